@@ -1,0 +1,87 @@
+"""Everything that can go wrong and is not a bug of ours.
+
+    RunnerError                  500
+    |-- BadRequest               400   the request itself: the message names the value and the limit
+    |   |-- EmptyPrompt          400
+    |   `-- PromptTooLong        400
+    |-- ModelNotLoaded           503
+    |-- Busy                     503   the queue is full
+    |-- ShuttingDown             503
+    `-- LoadError                500   why a model cannot be brought in
+        |-- ModelNotFound        404
+        |-- BadModelFiles        500   broken, missing or contradicting files
+        |-- UnsupportedModel     400   a valid model that we cannot run
+        `-- BackendMissing       500   MLX itself cannot be imported
+
+`status` is a hint for the door (`api/`), which decides whether it becomes an HTTP status or a last record.
+Any other exception that reaches the worker's job loop is a bug in this project or a failure of MLX.
+
+Knows nothing about HTTP beyond these numbers: standard library only.
+"""
+
+from __future__ import annotations
+
+
+class RunnerError(Exception):
+    """The root. The message is one line that a person can act on."""
+
+    status = 500
+
+
+class BadRequest(RunnerError):
+    status = 400
+
+
+class EmptyPrompt(BadRequest):
+    def __init__(self) -> None:
+        super().__init__("empty prompt")
+
+
+class PromptTooLong(BadRequest):
+    """The wording is the host's own: clients look for "context" and "exceeds" in it."""
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"input length ({tokens} tokens) exceeds the model's maximum context length ({limit} tokens)"
+        )
+
+
+class ModelNotLoaded(RunnerError):
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("model not loaded")
+
+
+class Busy(RunnerError):
+    status = 503
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"server busy: {limit} requests are waiting (OLLAMA_MAX_QUEUE); try again later")
+
+
+class ShuttingDown(RunnerError):
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("the runner is shutting down")
+
+
+class LoadError(RunnerError):
+    status = 500
+
+
+class ModelNotFound(LoadError):
+    status = 404
+
+
+class BadModelFiles(LoadError):
+    status = 500
+
+
+class UnsupportedModel(LoadError):
+    status = 400
+
+
+class BackendMissing(LoadError):
+    status = 500

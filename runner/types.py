@@ -1,0 +1,113 @@
+"""What crosses the line between the event loop and the MLX thread: plain frozen values, no arrays.
+
+One request goes in as a GenerateRequest; Events come out, in this order and no other:
+
+    Started  Chunk*  (Done | Failed)        or        Failed
+
+Knows nothing about anything else in this project: standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """How the next token is chosen. The defaults switch every step off: greedy decoding.
+
+    temperature <= 0: greedy. top_k <= 0 or >= the vocabulary: off. top_p, typical_p outside (0, 1): off.
+    min_p outside (0, 1]: off. repeat_penalty <= 0 or 1: off. repeat_last_n: how many of the last tokens the
+    penalties look at; -1 is the whole context, 0 switches them off. seed None: drawn from system entropy.
+    logit_bias: pairs of (token id, value added to its raw logit).
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 0.0
+    min_p: float = 0.0
+    typical_p: float = 0.0
+    repeat_last_n: int = 0
+    repeat_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One completion. max_tokens None: until the context is full."""
+
+    prompt: str
+    max_tokens: int | None = None
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The natural logarithm of one token's probability, and the best alternatives, most probable first."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Counts and durations so far. EOS is not counted among the generated tokens.
+
+    prompt_ns spans tokenization to the first token read, so it includes the seed token's forward;
+    generate_ns starts there.
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    prompt_ns: int = 0
+    generated_tokens: int = 0
+    generate_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request is valid and prefill is about to begin."""
+
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Text that is final: whole characters, past every stop string that could still match.
+
+    token is the id of the last token that went into the text; logprobs has an entry for each token of it.
+    """
+
+    text: str
+    token: int
+    usage: Usage
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The regular end: "stop" for an end-of-sequence token or a stop string, "length" for a limit."""
+
+    reason: Literal["stop", "length"]
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The other end. status is the HTTP status that fits if nothing was sent yet."""
+
+    message: str
+    status: int = 500
+
+
+Event = Started | Chunk | Done | Failed

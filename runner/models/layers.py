@@ -1,0 +1,174 @@
+"""The parts that architectures are put together from. Shapes: see the legend in `models/base.py`.
+
+A model is a pre-norm decoder here: `CausalLM` holds the names at the top of a checkpoint, `Decoder` runs the blocks,
+an architecture's file says what a block is made of.
+
+Knows nothing about config files, tokens or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from runner.cache.base import LayerCache, Mask
+from runner.cache.kv import KVCache
+from runner.cache.windowed import WindowedKVCache
+from runner.errors import BadModelFiles
+from runner.models.config import DecoderConfig
+from runner.models.rope import Rope
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions: H/K query heads share a key/value head."""
+
+    def __init__(self, config: DecoderConfig, rope: Rope, *, qkv_bias: bool, o_bias: bool) -> None:
+        super().__init__()
+        hidden, head_dim = config.hidden_size, config.head_dim
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.scale = head_dim**-0.5 * rope.score_scale
+        self.rope = rope
+        self.q_proj = nn.Linear(hidden, self.heads * head_dim, bias=qkv_bias)
+        self.k_proj = nn.Linear(hidden, self.kv_heads * head_dim, bias=qkv_bias)
+        self.v_proj = nn.Linear(hidden, self.kv_heads * head_dim, bias=qkv_bias)
+        self.o_proj = nn.Linear(self.heads * head_dim, hidden, bias=o_bias)
+
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
+        """[B,L,E] -> [B,L,E]; `offset` is the cache's, as an int32 scalar shared by all layers."""
+        queries, keys, values = self.project(x)
+        return self.attend(queries, keys, values, mask, cache, offset)
+
+    def project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """[B,L,E] -> queries [B,L,H,D], keys [B,L,K,D], values [B,L,K,D]."""
+        batch, length, _ = x.shape
+        queries = self.q_proj(x).reshape(batch, length, self.heads, -1)
+        keys = self.k_proj(x).reshape(batch, length, self.kv_heads, -1)
+        values = self.v_proj(x).reshape(batch, length, self.kv_heads, -1)
+        return queries, keys, values
+
+    def attend(
+        self,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        mask: Mask,
+        cache: LayerCache,
+        offset: mx.array,
+    ) -> mx.array:
+        """Rotate, remember, attend: the shapes of `project` -> [B,L,E]."""
+        batch, length, _, _ = queries.shape
+        queries = self.rope(queries.transpose(0, 2, 1, 3), offset)  # [B,H,L,D]
+        keys = self.rope(keys.transpose(0, 2, 1, 3), offset)  # [B,K,L,D]
+        keys, values = cache.update(keys, values.transpose(0, 2, 1, 3))  # [B,K,S,D]
+        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
+        joined = out.transpose(0, 2, 1, 3).reshape(batch, length, -1)  # [B,L,H*D]
+        return self.o_proj(joined)
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202): down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: DecoderConfig, *, bias: bool = False) -> None:
+        super().__init__()
+        hidden, width = config.hidden_size, config.intermediate_size
+        self.gate_proj = nn.Linear(hidden, width, bias=bias)
+        self.up_proj = nn.Linear(hidden, width, bias=bias)
+        self.down_proj = nn.Linear(width, hidden, bias=bias)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down_proj(_swiglu(self.gate_proj(x), self.up_proj(x)))  # [B,L,E] over [B,L,F]
+
+
+def _silu_times(gate: mx.array, up: mx.array) -> mx.array:
+    return nn.silu(gate) * up
+
+
+_swiglu = mx.compile(_silu_times, shapeless=True)  # one kernel, whatever the length
+
+
+class Block(nn.Module):
+    """One layer: attention, then MLP, each on a normed copy and added to what came in."""
+
+    def __init__(self, config: DecoderConfig, attention: Attention, mlp: GatedMLP) -> None:
+        super().__init__()
+        self.self_attn = attention
+        self.mlp = mlp
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
+        x = x + self.self_attn(self.input_layernorm(x), mask, cache, offset)  # [B,L,E]
+        return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]
+
+
+class Decoder(nn.Module):
+    """Embedding, blocks, norm. `windows` has for each block its attention window, or None for no limit."""
+
+    def __init__(self, config: DecoderConfig, blocks: Sequence[Block], windows: Windows) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = list(blocks)
+        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        # All layers are level and equal windows make equal masks, so the first of each kind is asked, once.
+        kinds = list(dict.fromkeys(windows))
+        self._first_of_kind = tuple(windows.index(kind) for kind in kinds)
+        self._kind = tuple(kinds.index(window) for window in windows)
+
+    def __call__(self, tokens: mx.array, caches: Sequence[LayerCache]) -> mx.array:
+        x = self.embed_tokens(tokens)  # [B,L,E]
+        masks = [caches[layer].mask(tokens.shape[1]) for layer in self._first_of_kind]
+        offset = mx.array(caches[0].offset, mx.int32)
+        for layer, kind, cache in zip(self.layers, self._kind, caches, strict=True):
+            x = layer(x, masks[kind], cache, offset)
+        return self.norm(x)
+
+
+class CausalLM(nn.Module):
+    """A Model (see `models/base.py`) over a Decoder, with a head of its own or the embedding's."""
+
+    def __init__(self, config: DecoderConfig, blocks: Sequence[Block], windows: Windows) -> None:
+        super().__init__()
+        self.vocab_size = config.vocab_size
+        self.context_length = config.max_position_embeddings
+        self.model = Decoder(config, blocks, windows)
+        self.tied = config.tie_word_embeddings
+        if not self.tied:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self._windows = tuple(windows)
+
+    def __call__(self, tokens: mx.array, caches: Sequence[LayerCache]) -> mx.array:
+        return self.model(tokens, caches)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        return self.model.embed_tokens.as_linear(hidden) if self.tied else self.lm_head(hidden)
+
+    def make_caches(self) -> list[LayerCache]:
+        return [KVCache() if window is None else WindowedKVCache(window) for window in self._windows]
+
+    def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        """Checkpoint names -> parameter names; also settles whether the head is tied.
+
+        Dropped: the prefix `language_model.` that multimodal checkpoints have, tables of rotary frequencies that
+        old ones carry (we compute them), and a tied model's copy of the embedding under `lm_head`. A model that
+        says it is untied but brings no head is tied: files say so by leaving it out, more often than by the flag.
+        """
+        renamed: dict[str, mx.array] = {}
+        for name, array in weights.items():
+            short = name.removeprefix("language_model.")
+            if short in renamed:
+                raise BadModelFiles(f"tensor {short} is there twice, once as language_model.{short}")
+            if not short.endswith("rotary_emb.inv_freq"):
+                renamed[short] = array
+        if not self.tied and not any(name.startswith(HEAD) for name in renamed):
+            self.tied = True
+            del self.lm_head
+        return {name: array for name, array in renamed.items() if not (self.tied and name.startswith(HEAD))}
+
+
+HEAD = "lm_head."  # a prefix, since a quantized head is several tensors
+
+Windows = Sequence[int | None]
+"""For each layer how many positions back a query sees, itself included; None for all."""

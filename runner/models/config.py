@@ -11,6 +11,7 @@ Knows nothing about arrays, or about what a field means.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +84,7 @@ class Fields:
             raise self.wrong(name, "a list of strings")
         return value
 
-    def object(self, name: str) -> Config | None:
+    def mapping(self, name: str) -> Config | None:
         """A JSON object, or None if the field is absent, null or empty."""
         value = self._values.get(name)
         if value is not None and not isinstance(value, dict):
@@ -150,6 +151,41 @@ class DecoderConfig:
             max_position_embeddings=fields.integer("max_position_embeddings", positions, high=MAX_POSITIONS),
             tie_word_embeddings=fields.flag("tie_word_embeddings", False),
         )
+
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def read_windows(
+    fields: Fields, decoder: DecoderConfig, window: int | None, default: Sequence[str]
+) -> tuple[int | None, ...]:
+    """For each layer its attention window, or None for no limit: `layer_types`, or `default` if that is absent.
+
+    A window that no context can leave is none.
+    """
+    kinds = fields.optional_texts("layer_types")
+    kinds = list(default) if kinds is None else kinds
+    if len(kinds) != decoder.num_hidden_layers:
+        raise fields.wrong("layer_types", f"a list of num_hidden_layers, {decoder.num_hidden_layers}, names")
+    for kind in kinds:
+        if kind not in (FULL, SLIDING):
+            raise UnsupportedModel(
+                f"config.json: layer_types has {shown(kind)}, supported are {FULL} and {SLIDING}"
+            )
+    if SLIDING in kinds and window is None:
+        raise BadModelFiles(
+            f"config.json: layer_types has {SLIDING}, but sliding_window (or use_sliding_window) turns it off"
+        )
+    if window is not None and window >= decoder.max_position_embeddings:
+        window = None
+    return tuple(window if kind == SLIDING else None for kind in kinds)
+
+
+def read_sliding_window(fields: Fields) -> int | None:
+    """`sliding_window`, where absent means transformers' default and null means no window."""
+    if "sliding_window" not in fields:
+        return 4096
+    return fields.optional_integer("sliding_window", high=MAX_POSITIONS)
 
 
 def check_activation(fields: Fields) -> None:

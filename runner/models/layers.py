@@ -1,23 +1,22 @@
 """The parts that architectures are put together from. Shapes: see the legend in `models/base.py`.
 
-A model is a pre-norm decoder here: `CausalLM` holds the names at the top of a checkpoint, `Decoder` runs the blocks,
-an architecture's file says what a block is made of.
+A model is a pre-norm decoder here: `CausalLM` holds the names at the top of a checkpoint, `Decoder` runs the
+blocks, an architecture's file says what a block is made of.
 
 Knows nothing about config files, tokens or requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from runner.cache.base import LayerCache, Mask
 from runner.cache.kv import KVCache
 from runner.cache.windowed import WindowedKVCache
 from runner.errors import BadModelFiles
+from runner.models import nn
 from runner.models.config import DecoderConfig
 from runner.models.rope import Rope
 
@@ -83,7 +82,8 @@ class GatedMLP(nn.Module):
 
 
 def _silu_times(gate: mx.array, up: mx.array) -> mx.array:
-    return nn.silu(gate) * up
+    product: mx.array = nn.silu(gate) * up
+    return product
 
 
 _swiglu = mx.compile(_silu_times, shapeless=True)  # one kernel, whatever the length
@@ -123,7 +123,8 @@ class Decoder(nn.Module):
         offset = mx.array(caches[0].offset, mx.int32)
         for layer, kind, cache in zip(self.layers, self._kind, caches, strict=True):
             x = layer(x, masks[kind], cache, offset)
-        return self.norm(x)
+        normed: mx.array = self.norm(x)
+        return normed
 
 
 class CausalLM(nn.Module):
@@ -143,7 +144,10 @@ class CausalLM(nn.Module):
         return self.model(tokens, caches)
 
     def logits(self, hidden: mx.array) -> mx.array:
-        return self.model.embed_tokens.as_linear(hidden) if self.tied else self.lm_head(hidden)
+        head: Callable[[mx.array], mx.array] = (
+            self.model.embed_tokens.as_linear if self.tied else self.lm_head
+        )
+        return head(hidden)
 
     def make_caches(self) -> list[LayerCache]:
         return [KVCache() if window is None else WindowedKVCache(window) for window in self._windows]

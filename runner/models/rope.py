@@ -23,9 +23,10 @@ from runner.models.config import MAX_POSITIONS, Fields, shown
 
 DEFAULT_THETA = 10_000.0  # of every architecture here; the well-known 1e6 of Qwen stands in its files
 
-KNOWN = frozenset(
-    "rope_type type rope_theta factor partial_rotary_factor original_max_position_embeddings low_freq_factor"
-    " high_freq_factor attention_factor beta_fast beta_slow mscale mscale_all_dim truncate finetuned".split()
+KNOWN = (
+    *("rope_type", "type", "rope_theta", "partial_rotary_factor", "factor", "finetuned"),
+    *("original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
+    *("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
 )
 """Fields that transformers defines for the types here, and `finetuned`, which no formula uses. It ignores a field
 that belongs to another type, so we do; a field that nobody knows (a vendor's `alpha`) would change the angles."""
@@ -48,19 +49,19 @@ class RopeConfig:
 
         `rope_theta` and `partial_rotary_factor` stand inside (newer) or beside; inside wins.
         """
-        where = "rope_scaling" if fields.object("rope_scaling") else "rope_parameters"
-        values = fields.object(where) or {}
+        where = "rope_scaling" if fields.mapping("rope_scaling") else "rope_parameters"
+        values = fields.mapping(where) or {}
         _refuse_unknown(values, where)
         scaling = Fields(values, f"config.json: {where}")
         kind = scaling.text("rope_type", scaling.text("type", "default"))
-        if kind not in PERIODS:
+        if kind not in TYPES:
             raise UnsupportedModel(
-                f"config.json: {where} of type {shown(kind)} is not supported; these are: {', '.join(PERIODS)}"
+                f"config.json: {where} of type {shown(kind)} is not supported; these are: {', '.join(TYPES)}"
             )
         theta = scaling.number("rope_theta", fields.number("rope_theta", DEFAULT_THETA, above=1), above=1)
         rotary = scaling.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
         base = cls(_rotated(head_dim, rotary), theta, traditional=fields.flag("rope_traditional", False))
-        return PERIODS[kind](base, scaling, _original(fields, scaling, positions), positions)
+        return TYPES[kind](base, scaling, _original(fields, scaling, positions), positions)
 
 
 class Rope:
@@ -130,9 +131,10 @@ def _llama3(base: RopeConfig, scaling: Fields, original: int, positions: int) ->
 
 def _yarn(base: RopeConfig, scaling: Fields, original: int, positions: int) -> RopeConfig:
     """YaRN (Peng et al. 2023, arXiv 2309.00071): pairs turning more than `beta_fast` times in the original
-    context are kept, those turning less than `beta_slow` times stretched by `factor`, a ramp over the index between.
+    context are kept, those turning less than `beta_slow` times stretched by `factor`, a ramp over the index
+    between.
     """
-    factor = scaling.optional_number("factor") or positions / original
+    factor = scaling.number("factor", positions / original)
     fast = scaling.optional_number("beta_fast") or 32.0
     slow = scaling.optional_number("beta_slow") or 1.0
     low, high = (_pair_turning(turns, base, original) for turns in (fast, slow))
@@ -149,11 +151,11 @@ def _yarn(base: RopeConfig, scaling: Fields, original: int, positions: int) -> R
     return replace(base, periods=periods, magnitude=_yarn_magnitude(scaling, factor))
 
 
-PERIODS = {"default": _default, "linear": _linear, "dynamic": _dynamic, "llama3": _llama3, "yarn": _yarn}
+TYPES = {"default": _default, "linear": _linear, "dynamic": _dynamic, "llama3": _llama3, "yarn": _yarn}
 
 
 def _yarn_magnitude(scaling: Fields, factor: float) -> float:
-    """`attention_factor` if given; else DeepSeek's quotient if both mscales are given (and not 0); else the paper's."""
+    """`attention_factor` if given; else DeepSeek's quotient if both mscales are (and not 0); else the paper's."""
     given = scaling.optional_number("attention_factor")
     if given is not None:
         return given

@@ -1,0 +1,57 @@
+"""Mistral 7B, Nemo, and what was published in their shape (MistralForCausalLM).
+
+A Llama without biases whose layers may see only a window: all of them if `sliding_window` is a number (v0.1), none
+if it is null (v0.2 and later), or those that `layer_types` names. transformers' own class overlooks that list, but
+warns that such a model needs another class.
+
+Knows nothing about files, tokens or requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runner.models.base import Config
+from runner.models.config import FULL, SLIDING, DecoderConfig, Fields, read_sliding_window, read_windows
+from runner.models.layers import Attention, Block, CausalLM, GatedMLP
+from runner.models.rope import Rope, RopeConfig
+
+
+@dataclass(frozen=True)
+class MistralConfig:
+    decoder: DecoderConfig
+    rope: RopeConfig
+    windows: tuple[int | None, ...]
+
+    @classmethod
+    def read(cls, config: Config) -> MistralConfig:
+        fields = Fields(config)
+        decoder = DecoderConfig.read(fields, positions=131_072, kv_heads=8)
+        window = read_sliding_window(fields)
+        kind = FULL if window is None else SLIDING
+        return cls(
+            decoder=decoder,
+            rope=RopeConfig.read(fields, decoder.head_dim, decoder.max_position_embeddings),
+            windows=read_windows(fields, decoder, window, default=[kind] * decoder.num_hidden_layers),
+        )
+
+
+def attention(config: MistralConfig, rope: Rope) -> Attention:
+    return Attention(config.decoder, rope, qkv_bias=False, o_bias=False)
+
+
+def mlp(config: MistralConfig) -> GatedMLP:
+    return GatedMLP(config.decoder)
+
+
+def block(config: MistralConfig, rope: Rope) -> Block:
+    return Block(config.decoder, attention(config, rope), mlp(config))
+
+
+class Model(CausalLM):
+    """`rename` is CausalLM's: checkpoint keys are attribute paths already."""
+
+    def __init__(self, config: Config) -> None:
+        read = MistralConfig.read(config)
+        rope = Rope(read.rope, read.decoder.head_dim)
+        super().__init__(read.decoder, [block(read, rope) for _ in read.windows], read.windows)

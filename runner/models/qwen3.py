@@ -1,0 +1,70 @@
+"""Qwen3's dense models, and what was published in their shape (Qwen3ForCausalLM).
+
+A Llama whose queries and keys are normed, each head on its own, before they are rotated.
+
+Knows nothing about files, tokens or requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from runner.cache.base import LayerCache, Mask
+from runner.models import layers, nn
+from runner.models.base import Config
+from runner.models.config import DecoderConfig, Fields
+from runner.models.layers import Block, CausalLM, GatedMLP
+from runner.models.qwen2 import read_upper_windows
+from runner.models.rope import Rope, RopeConfig
+
+
+@dataclass(frozen=True)
+class Qwen3Config:
+    decoder: DecoderConfig
+    rope: RopeConfig
+    attention_bias: bool
+    windows: tuple[int | None, ...]
+
+    @classmethod
+    def read(cls, config: Config) -> Qwen3Config:
+        fields = Fields(config)
+        decoder = DecoderConfig.read(fields, positions=32_768, kv_heads=32, head_dim=128)
+        return cls(
+            decoder=decoder,
+            rope=RopeConfig.read(fields, decoder.head_dim, decoder.max_position_embeddings),
+            attention_bias=fields.flag("attention_bias", False),
+            windows=read_upper_windows(fields, decoder),
+        )
+
+
+class Attention(layers.Attention):
+    """Grouped-query attention over normed queries and keys."""
+
+    def __init__(self, config: Qwen3Config, rope: Rope) -> None:
+        bias = config.attention_bias
+        super().__init__(config.decoder, rope, qkv_bias=bias, o_bias=bias)
+        self.q_norm = nn.RMSNorm(config.decoder.head_dim, config.decoder.rms_norm_eps)
+        self.k_norm = nn.RMSNorm(config.decoder.head_dim, config.decoder.rms_norm_eps)
+
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
+        queries, keys, values = self.project(x)  # [B,L,H,D], [B,L,K,D], [B,L,K,D]
+        return self.attend(self.q_norm(queries), self.k_norm(keys), values, mask, cache, offset)
+
+
+def mlp(config: Qwen3Config) -> GatedMLP:
+    return GatedMLP(config.decoder)
+
+
+def block(config: Qwen3Config, rope: Rope) -> Block:
+    return Block(config.decoder, Attention(config, rope), mlp(config))
+
+
+class Model(CausalLM):
+    """`rename` is CausalLM's: checkpoint keys are attribute paths already."""
+
+    def __init__(self, config: Config) -> None:
+        read = Qwen3Config.read(config)
+        rope = Rope(read.rope, read.decoder.head_dim)
+        super().__init__(read.decoder, [block(read, rope) for _ in read.windows], read.windows)

@@ -111,3 +111,18 @@ class Failed:
 
 
 Event = Started | Chunk | Done | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What anyone may know without waiting for the MLX thread.
+
+    ready: a model is there to answer. progress: percent of the model that is, or was last, being loaded.
+    memory: bytes that MLX holds. context_length: tokens.
+    """
+
+    ready: bool = False
+    model: str = ""
+    progress: int = 0
+    context_length: int = 0
+    memory: int = 0

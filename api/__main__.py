@@ -1,0 +1,147 @@
+"""`mlx-runner` and `python -m api`: arguments, address, worker, server, and the way out.
+
+The address is taken before anything slow, and the model is loaded while the server's code is imported.
+
+Knows nothing about routes or arrays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from concurrent.futures import Future
+from importlib.metadata import version
+from typing import TYPE_CHECKING, NoReturn
+
+from api import lifecycle, logs
+from api.address import AddressTaken, bind
+from api.command_line import Arguments, parse
+from api.environment import log_level, max_queue
+from runner.errors import BackendMissing, RunnerError, ShuttingDown
+
+if TYPE_CHECKING:
+    from api.server import Server
+    from api.stream import OpenStreams
+    from runner.worker import Worker
+
+log = logging.getLogger(__name__)
+
+FORCED_EXIT_S = 3.0  # after the first signal; hosts wait five seconds
+FAREWELL_S = 0.2
+
+
+class Ending:
+    """How this process ends, whoever asks for it; learns its parts as they come to life."""
+
+    def __init__(self, handler: logs.PipeHandler) -> None:
+        self._handler = handler
+        self._stopping = False
+        self._parts: tuple[asyncio.AbstractEventLoop, Server, OpenStreams, Worker] | None = None
+
+    def know(self, server: Server, streams: OpenStreams, worker: Worker) -> None:
+        self._parts = asyncio.get_running_loop(), server, streams, worker
+
+    def fatal(self, error: Exception | str, code: int) -> NoReturn:
+        lifecycle.fatal(str(error), code, self._handler)
+
+    def ask_to_stop(self) -> None:
+        """A signal came: tell every open answer, let the server end. A second one ends the process at once."""
+        if self._stopping or self._parts is None:
+            lifecycle.leave(lifecycle.STOPPED)
+        self._stopping = True
+        lifecycle.leave_after(FORCED_EXIT_S, lifecycle.STOPPED)
+        _, server, streams, worker = self._parts
+        log.info("Stopping")
+        worker.stop()
+        streams.farewell(ShuttingDown())
+        server.should_exit = True
+
+    def worker_died(self, reason: str) -> None:
+        """Called on the dying thread: a runner that cannot answer must not look alive."""
+        if self._parts is not None:
+            loop, _, streams, _ = self._parts
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(streams.farewell, RunnerError(reason))
+            time.sleep(FAREWELL_S)
+        self.fatal(reason, lifecycle.WORKER_DIED)
+
+
+def main() -> NoReturn:
+    """Serve until told to stop. Never returns: every end is one of the exit codes in lifecycle.py."""
+    arguments = parse(sys.argv[1:])
+    if arguments.hosted:
+        lifecycle.watch_parent()
+    handler = logs.start(log_level())
+    ending = Ending(handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ending.ask_to_stop())
+    try:
+        bound = bind(arguments.host, arguments.port)
+        worker = start_worker(ending)
+    except AddressTaken as error:
+        ending.fatal(error, lifecycle.ADDRESS)
+    except BackendMissing as error:
+        ending.fatal(error, lifecycle.OTHER)
+    asyncio.run(serve(arguments, bound, worker, worker.load(arguments.model), ending))
+    worker.join(FAREWELL_S)
+    lifecycle.leave(lifecycle.STOPPED, handler)
+
+
+def start_worker(ending: Ending) -> Worker:
+    """The MLX thread. Raises BackendMissing where MLX cannot be imported."""
+    try:
+        from runner.worker import Worker
+    except ImportError as error:
+        if "mlx" not in str(error):
+            raise
+        raise BackendMissing(
+            "MLX has no backend on this machine: pip install 'mlx-runner[cpu]', "
+            f"or the extra cuda12 or cuda13 ({error})"
+        ) from None
+    worker = Worker(max_queue(), ending.worker_died)
+    worker.start()
+    return worker
+
+
+async def serve(
+    arguments: Arguments, bound: socket.socket, worker: Worker, loading: Future[None], ending: Ending
+) -> None:
+    """Answer until somebody asks to stop; leave with an error if the first model cannot be loaded."""
+    from api.server import Server, create_app
+
+    app = create_app(worker, arguments.host)
+    server = Server(app)
+    ending.know(server, app.state.streams, worker)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ending.ask_to_stop)
+    serving = asyncio.create_task(server.serve(sockets=[bound]))
+    try:
+        await asyncio.wrap_future(loading)
+    except RunnerError as error:
+        ending.fatal(error, lifecycle.MODEL)
+    announce(arguments, bound, worker)
+    await serving
+
+
+def announce(arguments: Arguments, bound: socket.socket, worker: Worker) -> None:
+    """Tell the log, and a person, where the runner listens."""
+    host, port = bound.getsockname()[:2]
+    log.info("Runner ready", extra={"host": host, "port": port, "model": worker.status.model})
+    if arguments.hosted:
+        return
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    body = '{"prompt": "Once upon a time", "options": {"num_predict": 80}}'
+    with contextlib.suppress(OSError):  # nobody reads our output
+        print(
+            f"mlx-runner {version('mlx-runner')} is ready: {worker.status.model} at {url} (Ctrl-C stops it)"
+        )
+        print(f"try: curl -N {url}/completion -d '{body}'", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The command line, for two callers with one parser.
+
+A host spawns `runner [--mlx-engine] --model NAME --port N`, in Go's spelling: one dash or two, `-x v` or `-x=v`,
+`-verbose=true`. A person types `mlx-runner --model PATH`.
+
+Knows nothing about what the options do.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from runner.store.resolve import DEMO
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 11435  # Ollama itself listens on 11434
+
+EPILOG = """\
+examples:
+  mlx-runner                                 the built-in demo model on 127.0.0.1:11435
+  mlx-runner --model ~/models/Llama-3.2-1B   a Hugging Face directory (config.json, tokenizer.json, *.safetensors)
+  mlx-runner runner --mlx-engine --model NAME --port N    as a host process spawns it; ends with its parent
+
+then:
+  curl http://127.0.0.1:11435/health
+  curl -N http://127.0.0.1:11435/completion -d '{"prompt": "Once upon a time", "options": {"num_predict": 60}}'
+
+environment:
+  OLLAMA_DEBUG      1 logs more, 2 logs everything
+  OLLAMA_MAX_QUEUE  how many requests may wait before the next one gets 503 (default 512)
+
+exit codes:
+  0 asked to stop   2 usage   3 address in use   4 model cannot be loaded   5 MLX thread died   7 parent gone
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What was asked for. hosted: spawned by a host process, so our life depends on its."""
+
+    model: str
+    host: str
+    port: int
+    hosted: bool
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Read the arguments after the program's name; usage errors exit with 2, --help and --version with 0."""
+    words = list(argv)
+    hosted = words[:1] == ["runner"]
+    parser = _parser(hosted)
+    options = parser.parse_args(_go_booleans(words[1:] if hosted else words))
+    if hosted and not options.model:
+        parser.error("runner needs --model NAME")
+    if not 0 <= options.port <= 65535:
+        parser.error(f"--port {options.port}: expected 0 to 65535")
+    return Arguments(options.model or DEMO, options.host, options.port, hosted)
+
+
+def _parser(hosted: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlx-runner runner" if hosted else "mlx-runner",
+        description="Serve one language model on MLX over HTTP, as Ollama's runner does.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", "-model", metavar="PATH", default="", help="a model directory (default: the demo model)")
+    add(
+        "--host",
+        "-host",
+        metavar="ADDRESS",
+        default=DEFAULT_HOST,
+        help="address to bind (default: %(default)s)",
+    )
+    add(
+        "--port",
+        "-port",
+        metavar="N",
+        type=int,
+        default=0 if hosted else DEFAULT_PORT,
+        help="port to bind; 0 lets the system choose (default: %(default)s)",
+    )
+    add("--verbose", "-verbose", action="store_true", help="accepted and ignored; see OLLAMA_DEBUG")
+    add("--version", "-version", action="version", version=f"mlx-runner {version('mlx-runner')}")
+    if hosted:
+        add("--mlx-engine", "-mlx-engine", action="store_true", help="accepted; hosts before v0.34.3 send it")
+    return parser
+
+
+def _go_booleans(words: list[str]) -> list[str]:
+    """`-verbose=true` -> `-verbose`; `-verbose=false` -> nothing."""
+    result = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if equals and name.lstrip("-") in ("verbose", "mlx-engine"):
+            result += [name] if value in ("1", "t", "T", "true", "TRUE", "True") else []
+        else:
+            result.append(word)
+    return result

@@ -1,0 +1,34 @@
+"""The environment variables that the host and its users set, read as Ollama reads them.
+
+Knows nothing about what they are for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+TRUE = ("1", "t", "T", "TRUE", "true", "True")
+DEFAULT_MAX_QUEUE = 512
+
+
+def variable(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """A value without surrounding blanks and quotes; "" if it is not set."""
+    return environ.get(name, "").strip().strip("\"'")
+
+
+def log_level(environ: Mapping[str, str] = os.environ) -> int:
+    """OLLAMA_DEBUG as a slog level: true is DEBUG (-4), 2 is TRACE (-8), i is -4*i; else INFO (0)."""
+    value = variable("OLLAMA_DEBUG", environ)
+    if value in TRUE:
+        return -4
+    try:
+        return -4 * int(value)
+    except ValueError:
+        return 0
+
+
+def max_queue(environ: Mapping[str, str] = os.environ) -> int:
+    """OLLAMA_MAX_QUEUE: how many requests may wait; what is not a positive number means the default."""
+    value = variable("OLLAMA_MAX_QUEUE", environ)
+    return int(value) if value.isdecimal() and int(value) > 0 else DEFAULT_MAX_QUEUE

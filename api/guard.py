@@ -1,0 +1,102 @@
+"""What stands before every route: who may talk to us, and one line in the log about it.
+
+The runner has no password; it is safe because it listens on the loopback address only. A web page in the
+user's browser can reach that too, so a request that a page made (it has an Origin), or that was sent to
+another name than this machine's own (a rebound DNS name), is refused.
+
+Knows nothing about routes or models.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.stream import plain_error
+from runner.errors import RunnerError
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
+MAX_HEADER_BYTES = 64 * 1024
+MAX_BODY_BYTES = 16 * 1024 * 1024
+QUIET_PATHS = frozenset({"/health", "/v1/status"})  # a host asks every few seconds
+
+
+class TooLarge(RunnerError):
+    status = 413
+
+
+class Guard:
+    """ASGI middleware. any_host: bound to an outside address on purpose, so any Host name may be right."""
+
+    def __init__(self, app: ASGIApp, any_host: bool) -> None:
+        self._app = app
+        self._any_host = any_host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def noting_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        refusal = self._refusal(scope)
+        try:
+            if refusal:
+                await plain_error(*refusal)(scope, receive, noting_status)
+            else:
+                await self._app(scope, receive, noting_status)
+        finally:
+            _access_line(scope, status, time.perf_counter() - started)
+
+    def _refusal(self, scope: Scope) -> tuple[str, int] | None:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
+            return f"request headers exceed {MAX_HEADER_BYTES} bytes", 431
+        hosts = [value for name, value in headers if name == b"host"]
+        if len(hosts) != 1:
+            return "exactly one Host header is needed", 400
+        if not self._any_host and _name(hosts[0]) not in LOOPBACK:
+            return "this runner answers on the loopback address only", 403
+        if any(name == b"origin" for name, _ in headers):
+            return "requests from web pages are refused", 403
+        encodings = [value for name, value in headers if name == b"content-encoding"]
+        if any(value.lower() != b"identity" for value in encodings):
+            return "compressed request bodies are not accepted", 415
+        return None
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body. Raises TooLarge as soon as it passes the limit."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise TooLarge(f"request body exceeds {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
+def _name(host: bytes) -> str:
+    text = host.decode("latin-1").lower()
+    if text.startswith("["):
+        return text.partition("]")[0] + "]"
+    return text.partition(":")[0]
+
+
+def _access_line(scope: Scope, status: int, seconds: float) -> None:
+    if 300 <= status < 400:
+        return
+    level = logging.ERROR if status >= 500 else logging.WARNING if status >= 400 else logging.INFO
+    if status == 503 or (status < 400 and scope["path"] in QUIET_PATHS):
+        level = logging.DEBUG  # not ready yet, or a ping: usual, and many of them
+    values = {"method": scope["method"], "path": scope["path"], "took": f"{seconds:.6f}s", "status": status}
+    log.log(level, "ServeHTTP", extra=values)

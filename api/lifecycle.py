@@ -1,0 +1,86 @@
+"""How the process begins and ends.
+
+Exit codes: 0 asked to stop, 2 usage, 3 the address, 4 the model, 5 the MLX thread died, 7 the parent is gone,
+1 anything else. A fatal error is one last line on stderr, `Error: <reason>`, which a host shows to its user.
+
+Every end goes through `os._exit`: an interpreter that shuts down beside a busy MLX thread aborts. Nothing here
+needs a tidy end: newer hosts send SIGKILL.
+
+Knows nothing about HTTP or models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from typing import NoReturn
+
+from api.logs import STDERR, PipeHandler
+
+STOPPED, USAGE, ADDRESS, MODEL, WORKER_DIED, PARENT_GONE, OTHER = 0, 2, 3, 4, 5, 7, 1
+
+PARENT_POLL_S = 0.2
+DRAIN_S = 0.5
+MAX_REASON = 4096
+
+
+def fatal(reason: str, code: int, handler: PipeHandler | None = None) -> NoReturn:
+    """Write what is logged, then the last line, and leave."""
+    if handler is not None:
+        handler.drain(DRAIN_S)
+    line = " ".join(reason.split())[:MAX_REASON]
+    with contextlib.suppress(OSError):  # nobody may be reading any more
+        os.write(STDERR, f"Error: {line}\n".encode(errors="replace"))
+    os._exit(code)
+
+
+def leave(code: int, handler: PipeHandler | None = None) -> NoReturn:
+    """Write what is logged and leave."""
+    if handler is not None:
+        handler.drain(DRAIN_S)
+    os._exit(code)
+
+
+def leave_after(seconds: float, code: int) -> None:
+    """Leave then, whatever happens until then."""
+
+    def wait() -> None:
+        time.sleep(seconds)
+        os._exit(code)
+
+    threading.Thread(target=wait, name="deadline", daemon=True).start()
+
+
+def watch_parent() -> None:
+    """End this process soon after the one that spawned it, also if that one is gone already.
+
+    Polled, because the parent-death signal of Linux fires when the parent's spawning *thread* ends, which in a
+    Go program means nothing.
+    """
+    parent = os.getppid()
+    if is_adopted():
+        os._exit(PARENT_GONE)
+
+    def poll() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_S)
+        os._exit(PARENT_GONE)
+
+    threading.Thread(target=poll, name="parent", daemon=True).start()
+
+
+def is_adopted() -> bool:
+    """Whether our parent is not the one that spawned us: that one died before we could look.
+
+    A child starts in its parent's session, so a parent in another session came later, unless we made a session
+    of our own. (That the parent is process 1 proves nothing: in a container the host may be process 1.)
+    """
+    parent = os.getppid()
+    ours = os.getsid(0)
+    try:
+        theirs = os.getsid(parent)
+    except OSError:
+        theirs = -1  # it ended between the two calls, or belongs to somebody else
+    return theirs != ours and (ours != os.getpid() or parent == 1)

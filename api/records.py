@@ -1,0 +1,123 @@
+"""Records out: one JSON object a line, in a shape that every generation of host reads.
+
+Hosts match names without regard to case, so `content` and `done` serve all of them, and names with an
+underscore come twice. Counts and durations (ns) are JSON integers, `Error` is an object, numbers are finite,
+and a line is shorter than 64 KiB: where one is not, a host loses the line, or the stream.
+
+An error before the first record is a status with a plain line of text; after it, a last record with `Error`.
+
+Knows nothing about requests or sockets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from runner.types import Chunk, Done, Event, Failed, Status, TokenLogprob, Usage
+
+MAX_LINE = 60_000  # bytes; a host's scanner gives up at 65,536
+MAX_TEXT = 8_000  # characters; each may become six bytes
+DONE_REASONS = {"stop": 0, "length": 1}
+SNAKE = ("prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration")
+
+
+class Records:
+    """Turns events into lines for one request. metrics: counters on every record, as some hosts ask."""
+
+    def __init__(self, metrics: bool) -> None:
+        self._metrics = metrics
+
+    def lines(self, event: Event) -> Iterator[bytes]:
+        """One record, several where one would be too long, none for Started."""
+        if isinstance(event, Done):
+            yield _line(self.final("", event))
+        elif isinstance(event, Failed):
+            yield _line(failure(event))
+        elif isinstance(event, Chunk):
+            yield from self._chunk(event)
+
+    def whole(self, text: str, logprobs: list[TokenLogprob], event: Done) -> dict[str, Any]:
+        """Everything in one object, for a client that does not want a stream."""
+        record = self.final(text, event)
+        return record | {"Logprobs": [wire_logprob(entry) for entry in logprobs]} if logprobs else record
+
+    def final(self, text: str, event: Done) -> dict[str, Any]:
+        """The last record of a regular end."""
+        reason = DONE_REASONS[event.reason]
+        usage = event.usage
+        return {
+            "content": text,
+            "done": True,
+            "done_reason": reason,
+            "DoneReason": reason,
+            **counters(usage),
+            "total_tokens": usage.prompt_tokens + usage.generated_tokens,
+        }
+
+    def _chunk(self, event: Chunk) -> Iterator[bytes]:
+        extra = counters(event.usage) if self._metrics else {}
+        logprobs = [wire_logprob(entry) for entry in event.logprobs]
+        pieces = [event.text[i : i + MAX_TEXT] for i in range(0, len(event.text), MAX_TEXT)] or [""]
+        for piece in pieces:
+            record = {"content": piece, "done": False, "token": event.token, **extra}
+            if logprobs:
+                record["Logprobs"], logprobs = _as_many_as_fit(logprobs)
+            yield _line(record)
+        while logprobs:
+            fitting, logprobs = _as_many_as_fit(logprobs)
+            yield _line({"content": "", "done": False, "token": event.token, **extra, "Logprobs": fitting})
+
+
+def status_record(status: Status) -> dict[str, Any]:
+    """The answer to a ping; Memory in bytes, progress in percent."""
+    return {
+        "status": 0 if status.ready else 1,
+        "progress": status.progress,
+        "ContextLength": status.context_length,
+        "Memory": status.memory,
+        "model": status.model,
+    }
+
+
+def counters(usage: Usage) -> dict[str, int]:
+    """Counts, and durations in integer nanoseconds, under both spellings."""
+    values = {
+        "PromptEvalCount": usage.prompt_tokens,
+        "PromptEvalDuration": usage.prompt_ns,
+        "EvalCount": usage.generated_tokens,
+        "EvalDuration": usage.generate_ns,
+    }
+    snake = dict(zip(SNAKE, values.values(), strict=True))
+    return snake | values | {"PromptEvalCachedCount": usage.cached_tokens}
+
+
+def failure(event: Failed) -> dict[str, Any]:
+    """The last record after something went wrong. Hosts of the first generation only look at `done`."""
+    error = {"StatusCode": event.status, "Status": "", "error": event.message[:MAX_TEXT]}
+    return {"content": "", "done": True, "done_reason": 0, "DoneReason": 0, "Error": error}
+
+
+def wire_logprob(entry: TokenLogprob) -> dict[str, Any]:
+    top = [{"token": token, "logprob": value} for token, value in entry.top]
+    wire: dict[str, Any] = {"token": entry.token, "logprob": entry.logprob}
+    return wire | {"top_logprobs": top} if top else wire
+
+
+def _as_many_as_fit(entries: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Split where the encoded entries would pass half a line; at least one goes first."""
+    size = 0
+    for count, entry in enumerate(entries):
+        size += len(_encoded(entry))
+        if size > MAX_LINE // 2 and count:
+            return entries[:count], entries[count:]
+    return entries, []
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return _encoded(record) + b"\n"
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

@@ -1,0 +1,76 @@
+"""The routes, a few lines each, every one under all of its names.
+
+Knows nothing about arrays; what may block runs on another thread or on the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from api.guard import read_body
+from api.records import Records, status_record
+from api.schema import read_completion, read_ids, read_load, read_text
+from api.stream import CompletionResponse, EventStream, OpenStreams
+from runner.worker import Worker
+
+router = APIRouter()
+ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+SUCCESS = {"Success": True}
+
+
+def worker_of(request: Request) -> Worker:
+    worker: Worker = request.app.state.worker
+    return worker
+
+
+@router.post("/completion")
+@router.post("/v1/completions")
+async def completion(request: Request) -> Response:
+    """Queue the prompt; the response follows its events."""
+    body = read_completion(await read_body(request))
+    stream = EventStream(request.app.state.stall_s)
+    streams: OpenStreams = request.app.state.streams
+    stream.job = worker_of(request).generate(body.to_request(), stream.emit)
+    return CompletionResponse(stream, streams, Records(body.metrics), whole=not body.stream)
+
+
+@router.api_route("/load", methods=ANY_METHOD)
+@router.api_route("/v1/models", methods=ANY_METHOD)
+async def models(request: Request) -> Response:
+    """POST with a model loads it, DELETE frees it; without either, a sign of life."""
+    worker = worker_of(request)
+    if request.method == "DELETE":
+        await asyncio.wrap_future(worker.unload())
+        return Response()
+    if request.method == "POST":
+        body = read_load(await read_body(request))
+        if body.model:
+            await asyncio.wrap_future(worker.load(body.model))
+    return JSONResponse(SUCCESS) if request.method in ("GET", "HEAD", "POST") else Response()
+
+
+@router.api_route("/health", methods=["GET", "HEAD"])
+@router.api_route("/v1/status", methods=["GET", "HEAD"])
+async def status(request: Request) -> Response:
+    """200 once a model is loaded; until then 503, with the progress of loading."""
+    now = worker_of(request).status
+    return JSONResponse(status_record(now), 200 if now.ready else 503)
+
+
+@router.post("/v1/tokenize")
+async def tokenize(request: Request) -> Response:
+    """Text in, JSON array of ids out; answered while a generation runs."""
+    tokenizer = worker_of(request).tokenizer
+    text = read_text(await read_body(request))
+    return JSONResponse(await asyncio.to_thread(tokenizer.encode, text) if text else [])
+
+
+@router.post("/v1/detokenize")
+async def detokenize(request: Request) -> Response:
+    """JSON array of ids in, text out."""
+    tokenizer = worker_of(request).tokenizer
+    ids = read_ids(await read_body(request), tokenizer.size)
+    return Response(await asyncio.to_thread(tokenizer.decode, ids), media_type="text/plain")

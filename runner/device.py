@@ -1,0 +1,81 @@
+"""What depends on the machine: numbers that differ between CPU, Metal and CUDA, and the allocator.
+
+Every function here that touches MLX's memory or streams belongs to the worker thread.
+
+Knows nothing about models or requests.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from typing import Literal
+
+import mlx.core as mx
+
+from runner.blas import LIBRARY, blas_is_slow
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["cpu", "metal", "cuda"]
+
+# Positions per prefill forward. A chunk is the longest time for which a cancel goes unnoticed and, on a Mac,
+# for which the window server may find the GPU busy; a larger one feeds a larger matrix product.
+PREFILL_CHUNK: dict[Kind, int] = {"cpu": 256, "metal": 512, "cuda": 2048}
+
+
+def kind() -> Kind:
+    """The device that computes by default."""
+    if mx.default_device() == mx.cpu:
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def prefill_chunk() -> int:
+    return PREFILL_CHUNK[kind()]
+
+
+def weight_dtype(stored: mx.Dtype) -> mx.Dtype:
+    """The dtype to compute in: float32 on a CPU, where only float32 reaches the BLAS, else as stored."""
+    return mx.float32 if kind() == "cpu" else stored
+
+
+def prepare() -> None:
+    """Once, on the worker thread, before the first model.
+
+    On a CPU `mx.compile` runs a C++ compiler as a child process: it may be missing, it would hold the host's
+    end of our output pipe after a SIGKILL, and its result is loaded from a guessable name in the temporary
+    folder. So compiled functions fall back to their plain operations there.
+    """
+    if kind() == "cpu":
+        mx.disable_compile()
+        if blas_is_slow():
+            log.warning(
+                "slow matrix products: %s not found; install it (Debian: libopenblas0-pthread) "
+                "for prefill up to 190 times faster",
+                LIBRARY,
+            )
+    log.info("MLX ready", extra={"version": version("mlx"), "device": kind()})
+
+
+def wire_weights() -> None:
+    """On Metal, keep what is active now resident, up to what the system recommends."""
+    if kind() == "metal":
+        recommended = int(mx.device_info()["max_recommended_working_set_size"])
+        mx.set_wired_limit(min(mx.get_active_memory(), recommended))
+
+
+def memory_used() -> int:
+    """Bytes that MLX holds: arrays in use and buffers kept for reuse."""
+    return mx.get_active_memory() + mx.get_cache_memory()
+
+
+def release_buffers() -> None:
+    """Give buffers that no array uses back to the system."""
+    mx.clear_cache()
+
+
+def leave() -> None:
+    """The last thing the worker thread does: without it the process can abort at exit."""
+    mx.synchronize()
+    mx.clear_streams()

@@ -1,0 +1,24 @@
+"""A model that is ready to answer: everything one request needs, replaced as a whole by the next load.
+
+Knows nothing about files or requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runner.cache.prefix import PrefixCache
+from runner.models.base import Model
+from runner.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """Owned by the worker thread; only the tokenizer may be used from others."""
+
+    name: str
+    architecture: str
+    model: Model
+    tokenizer: Tokenizer
+    prefix: PrefixCache
+    context_length: int

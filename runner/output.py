@@ -1,0 +1,61 @@
+"""Token ids in, text out that is safe to send: the detokenizer and the stop matcher in a row.
+
+Text is late for two reasons: a character's bytes may be spread over tokens, and a stop string may be half
+there. A token's logprob travels with the first text of that token that is sent; tokens that lie wholly
+behind a stop string are dropped with their text.
+
+Knows nothing about sampling, caches or events.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from runner.detokenizer import Detokenizer
+from runner.stops import StopMatcher
+from runner.tokenizer import Tokenizer
+from runner.types import TokenLogprob
+
+
+class Output:
+    """feed() every generated token but EOS, then flush() once; "" means nothing printable yet."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
+        self._detokenizer = Detokenizer(tokenizer)
+        self._matcher = StopMatcher(stop)
+        self._decoded = 0  # characters that left the detokenizer
+        self._sent = 0  # characters that left the matcher
+        self._waiting: deque[tuple[int, TokenLogprob]] = deque()  # where each token's text starts
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found; nothing comes out any more."""
+        return self._matcher.matched is not None
+
+    def feed(self, token: int, logprob: TokenLogprob | None) -> tuple[str, tuple[TokenLogprob, ...]]:
+        """The text that became safe, and the logprobs of the tokens it comes from."""
+        if logprob is not None:
+            self._waiting.append((self._decoded, logprob))
+        return self._through(self._detokenizer.feed(token))
+
+    def flush(self) -> tuple[str, tuple[TokenLogprob, ...]]:
+        """What was held back, at the end of generation: nothing after a stop string."""
+        text, _ = self._through(self._detokenizer.flush())
+        if self.stopped:
+            return text, ()
+        text += self._matcher.flush()
+        rest = tuple(entry for _, entry in self._waiting)
+        self._waiting.clear()
+        return text, rest
+
+    def _through(self, text: str) -> tuple[str, tuple[TokenLogprob, ...]]:
+        self._decoded += len(text)
+        safe = self._matcher.feed(text)
+        self._sent += len(safe)
+        return safe, self._due() if safe else ()
+
+    def _due(self) -> tuple[TokenLogprob, ...]:
+        due = []
+        while self._waiting and self._waiting[0][0] < self._sent:
+            due.append(self._waiting.popleft()[1])
+        return tuple(due)

@@ -31,9 +31,12 @@ def worker_of(request: Request) -> Worker:
 async def completion(request: Request) -> Response:
     """Queue the prompt; the response follows its events."""
     body = read_completion(await read_body(request))
+    worker = worker_of(request)
+    worker.require_model()
+    wanted = body.to_request()
     stream = EventStream(request.app.state.stall_s)
     streams: OpenStreams = request.app.state.streams
-    stream.job = worker_of(request).generate(body.to_request(), stream.emit)
+    stream.job = worker.generate(wanted, stream.emit)
     return CompletionResponse(stream, streams, Records(body.metrics), whole=not body.stream)
 
 

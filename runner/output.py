@@ -40,13 +40,13 @@ class Output:
 
     def flush(self) -> tuple[str, tuple[TokenLogprob, ...]]:
         """What was held back, at the end of generation: nothing after a stop string."""
-        text, _ = self._through(self._detokenizer.flush())
+        text, due = self._through(self._detokenizer.flush())
         if self.stopped:
-            return text, ()
+            return text, due
         text += self._matcher.flush()
         rest = tuple(entry for _, entry in self._waiting)
         self._waiting.clear()
-        return text, rest
+        return text, due + rest
 
     def _through(self, text: str) -> tuple[str, tuple[TokenLogprob, ...]]:
         self._decoded += len(text)

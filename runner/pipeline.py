@@ -53,6 +53,8 @@ def generate(
     Done was emitted, the cache entry is gone, and the caller emits Failed.
     """
     meter = Meter()
+    if not request.prompt:
+        raise EmptyPrompt
     # 4. text -> ids
     prompt = loaded.tokenizer.encode(request.prompt)
     limit = token_limit(len(prompt), request.max_tokens, loaded.context_length)

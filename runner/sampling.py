@@ -38,7 +38,7 @@ from runner.types import SamplingOptions, TokenLogprob
 
 LOGPROB_FLOOR = -9999.0  # the host's: JSON has no -inf
 PROBABILITY_FLOOR = 1e-20  # the host's: below it a logarithm is of no use
-LARGE = 1e30  # options are cut to this size, so that float32 neither overflows nor meets inf - inf or 0 / 0
+LARGE = 1e15  # options are cut to this size: none of them, nor two together, overflows float32 into a NaN
 _U64 = 2**64 - 1
 _WEYL = 0x9E3779B97F4A7C15
 
@@ -143,8 +143,7 @@ def make_sampler(
     steps = _bias_steps(options, vocab_size)
     if history is not None:
         steps += _penalty_steps(options, history)
-    greedy = options.temperature <= 0
-    choose = largest if greedy else _drawing(options, vocab_size)
+    choose = largest if options.temperature <= 0 else _drawing(options, vocab_size)
     return Sampler(steps, choose, history, top_logprobs)
 
 
@@ -328,20 +327,25 @@ def _cut(value: float) -> float:
     return min(max(value, -LARGE), LARGE)
 
 
-def _drawing(options: SamplingOptions, vocab_size: int) -> Choice:
+def narrowing(options: SamplingOptions, vocab_size: int) -> Callable[[mx.array], Candidates]:
+    """Steps 3 to 5: adjusted logits [V] -> what may be drawn. Not for a temperature <= 0."""
     temperature = max(_cut(options.temperature), 1 / LARGE)
     select = _selection(options.top_k, vocab_size)
     filters = _filters(options)
-    keys = draw_keys(options.seed)
 
-    def choose(logits: mx.array) -> mx.array:
+    def narrow(logits: mx.array) -> Candidates:
         ids = select(logits)
         found = Candidates(ids, tempered(logits[ids], temperature))
-        for narrowed in filters:
-            found = narrowed(found)
-        return drawn(found, next(keys))
+        for keep in filters:
+            found = keep(found)
+        return found
 
-    return choose
+    return narrow
+
+
+def _drawing(options: SamplingOptions, vocab_size: int) -> Choice:
+    narrow, keys = narrowing(options, vocab_size), draw_keys(options.seed)
+    return lambda logits: drawn(narrow(logits), next(keys))
 
 
 def _selection(top_k: int, vocab_size: int) -> Step:

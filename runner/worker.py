@@ -97,6 +97,11 @@ class Worker:
             raise ModelNotLoaded
         return loaded.tokenizer
 
+    def require_model(self) -> None:
+        """Raises ModelNotLoaded."""
+        if self._loaded is None:
+            raise ModelNotLoaded
+
     def generate(self, request: GenerateRequest, emit: Emit) -> GenerateJob:
         """Queue a request. Raises Busy or ShuttingDown; every later trouble is a Failed through `emit`."""
         job = GenerateJob(request, emit, self._leave_queue)

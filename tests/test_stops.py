@@ -110,7 +110,6 @@ def test_without_stop_strings_text_passes_through() -> None:
     assert matcher.flush() == ""
 
 
-@pytest.mark.slow
 def test_the_most_and_longest_stop_strings_cost_little() -> None:
     # All of them begin like the text, so none is ever out of the race.
     matcher = StopMatcher(["a" * 1022 + chr(0x100 + i) for i in range(64)])

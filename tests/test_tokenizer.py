@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import tokenizers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -16,6 +16,7 @@ from runner.errors import BadModelFiles
 from runner.tokenizer import Tokenizer
 
 DEEP = "<\uff5ca▁b\uff5c>"  # full-width bars, as DeepSeek has them
+UNHURRIED = settings(deadline=None)  # the first call starts the library's threads
 TEXTS = [
     "hello world, hello again",
     "👨‍👩‍👧‍👦 and 🇯🇵",
@@ -81,6 +82,7 @@ def test_text_survives_encoding_and_streaming(tokenizer: Tokenizer, text: str) -
     assert streamed(tokenizer, ids) == text
 
 
+@UNHURRIED
 @given(st.lists(st.sampled_from(BYTE_IDS), max_size=12))
 def test_byte_level_streaming_equals_the_library_for_any_tokens(ids: list[int]) -> None:
     # Any tokens: most sequences are invalid UTF-8.
@@ -88,6 +90,7 @@ def test_byte_level_streaming_equals_the_library_for_any_tokens(ids: list[int]) 
     assert streamed(OURS_BYTE_LEVEL, ids) == OURS_BYTE_LEVEL.decode(ids) == whole
 
 
+@UNHURRIED
 @given(st.text(max_size=12))
 def test_sentencepiece_streaming_equals_the_library_for_any_text(text: str) -> None:
     ids = OURS_SENTENCEPIECE.encode(text)

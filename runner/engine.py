@@ -22,3 +22,4 @@ class LoadedModel:
     tokenizer: Tokenizer
     prefix: PrefixCache
     context_length: int
+    prefill_chunk: int  # positions per prefill forward

@@ -66,6 +66,7 @@ def load(files: ModelFiles, progress: Progress) -> LoadedModel:
         tokenizer=tokenizer,
         prefix=PrefixCache(model.make_caches),
         context_length=model.context_length,
+        prefill_chunk=device.prefill_chunk(),
     )
     log.info(
         "Model loaded",

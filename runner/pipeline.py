@@ -94,7 +94,7 @@ def prefill(loaded: LoadedModel, session: Session, cancelled: Flag, housekeep: C
 
     Each chunk is evaluated before the next one is built, so a cancelled prefill leaves whole chunks behind.
     """
-    ids, chunk = session.remaining[:-1], device.prefill_chunk()
+    ids, chunk = session.remaining[:-1], loaded.prefill_chunk
     for start in range(0, len(ids), chunk):
         if cancelled.is_set():
             return False

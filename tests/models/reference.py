@@ -1,0 +1,186 @@
+"""Tiny random models, twice: ours, and mlx-lm's with the same weights as an independent reference.
+
+Names and shapes of the weights come from mlx-lm's parameter tree, so that ours are checked too. Where mlx-lm lacks
+a feature its parts are put together by hand here, and the docstring says so.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+from mlx.nn.layers.positional_encoding import RoPE
+from mlx.utils import tree_flatten
+
+from runner.cache.base import LayerCache
+from runner.models import build
+from runner.models.base import Config, Model
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # their imports warn about their own dependencies
+    from mlx_lm.models.base import create_causal_mask
+    from mlx_lm.models.cache import KVCache
+
+VOCABULARY = 300
+TINY: Config = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "head_dim": 16,  # not hidden_size / heads, nor a divisor-friendly 64
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10_000.0,
+    "tie_word_embeddings": False,
+}
+MODEL_TYPES = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "llama",  # so does mlx-lm
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One tiny model: what its config.json says beyond TINY, and what the reference must be told otherwise."""
+
+    name: str
+    architecture: str
+    fields: Config = field(default_factory=dict)
+    without: tuple[str, ...] = ()  # fields of TINY that it leaves out
+    windows: tuple[int | None, ...] = (None, None)  # the reference's, by hand
+    rotated: int | None = None  # partial rotary, by hand
+
+    @property
+    def config(self) -> Config:
+        given = {**TINY, "architectures": [self.architecture], **self.fields}
+        return {name: value for name, value in given.items() if name not in self.without}
+
+
+class Reference:
+    """mlx-lm's model of a case, with random weights that depend on the case's name only."""
+
+    def __init__(self, case: Case) -> None:
+        self.windows = case.windows
+        self.model = _mlx_lm_model(case)
+        self.weights = _random_weights(self.model, seed=case.name)
+        self.foreign = _foreign_biases(case)
+        for name in self.foreign & self.weights.keys():
+            self.weights[name] = mx.zeros(self.weights[name].shape)
+        self.model.load_weights(list(self.weights.items()))
+
+    def logits(self, tokens: Sequence[int]) -> mx.array:
+        """[T,V] of one forward from an empty cache. The layers are called one by one, since mlx-lm has windows
+        in its Llama only; their masks are its own.
+        """
+        x = self.model.model.embed_tokens(mx.array([tokens]))
+        for layer, window in zip(self.model.layers, self.windows, strict=True):
+            x = layer(x, create_causal_mask(len(tokens), window_size=window), new_mlx_lm_cache())
+        x = self.model.model.norm(x)
+        tied = self.model.args.tie_word_embeddings
+        logits: mx.array = self.model.model.embed_tokens.as_linear(x) if tied else self.model.lm_head(x)
+        return logits[0]
+
+    def checkpoint(self) -> dict[str, mx.array]:
+        """The weights as a checkpoint of the case's architecture has them."""
+        return {name: array for name, array in self.weights.items() if name not in self.foreign}
+
+
+def new_mlx_lm_cache() -> Any:
+    return KVCache()  # type: ignore[no-untyped-call]  # mlx-lm leaves it open
+
+
+def load(case: Case, reference: Reference) -> Model:
+    """Our model of the case with the reference's weights, by the way the loader goes."""
+    model = build(case.config)
+    model.load_weights(list(model.rename(reference.checkpoint()).items()), strict=True)
+    return model
+
+
+def feed(
+    model: Model, caches: Sequence[LayerCache], tokens: Sequence[int], sizes: Sequence[int] = ()
+) -> mx.array:
+    """Logits [T,V] of the tokens behind what the caches hold, in chunks of the given sizes, over and over."""
+    rows: list[mx.array] = []
+    start = 0
+    turns = [*sizes] or [len(tokens)]
+    while start < len(tokens):
+        size = turns[len(rows) % len(turns)]
+        rows.append(model.logits(model(mx.array([tokens[start : start + size]], mx.int32), caches))[0])
+        mx.eval(rows[-1])
+        start += size
+    return mx.concatenate(rows)
+
+
+def some_tokens(count: int, seed: str = "tokens") -> list[int]:
+    rng = random.Random(seed)
+    return [rng.randrange(VOCABULARY) for _ in range(count)]
+
+
+def difference(a: mx.array, b: mx.array) -> float:
+    """The largest |a - b|. Not-a-number anywhere makes it infinite."""
+    assert a.shape == b.shape
+    worst = mx.max(mx.abs(a - b)).item()
+    assert isinstance(worst, float)
+    return worst if worst == worst else float("inf")
+
+
+def _mlx_lm_model(case: Case) -> Any:
+    config = _spelled_for_mlx_lm(case.config)
+    kind = MODEL_TYPES[case.architecture]
+    if case.architecture == "Qwen2ForCausalLM" and config.get("head_dim"):
+        kind = "llama"  # mlx-lm's Qwen2 overlooks head_dim; its Llama with biases is the same otherwise
+        config["attention_bias"] = True
+    module = importlib.import_module(f"mlx_lm.models.{kind}")
+    model = module.Model(module.ModelArgs.from_dict({**config, "model_type": kind}))
+    for layer in model.layers:
+        if case.rotated is not None:
+            layer.self_attn.rope = RoPE(case.rotated, base=config["rope_theta"])
+        if kind == "qwen3" and config.get("attention_bias"):
+            _add_biases(layer.self_attn)
+    return model
+
+
+def _spelled_for_mlx_lm(config: Config) -> Config:
+    """mlx-lm's Llama and Qwen2 do not know `rope_parameters`, its Qwen3 wants a theta, none knows the defaults."""
+    config = {name: value for name, value in config.items() if name not in ("layer_types", "sliding_window")}
+    scaling = config.pop("rope_parameters", None) or config.get("rope_scaling")
+    if scaling:
+        config["rope_theta"] = scaling.get("rope_theta", config.get("rope_theta"))
+        config["rope_scaling"] = (
+            scaling if scaling.get("rope_type", scaling.get("type")) != "default" else None
+        )
+    return config
+
+
+def _add_biases(attention: Any) -> None:
+    """mlx-lm's Qwen3 has no attention_bias."""
+    for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        attention[name]["bias"] = mx.zeros(attention[name].weight.shape[0])
+
+
+def _foreign_biases(case: Case) -> set[str]:
+    """A Qwen2 played by a Llama has a bias after attention: it is 0 there and kept from us."""
+    if case.architecture != "Qwen2ForCausalLM":
+        return set()
+    return {f"model.layers.{layer}.self_attn.o_proj.bias" for layer in range(len(case.windows))}
+
+
+def _random_weights(model: Any, seed: str) -> dict[str, mx.array]:
+    """Large enough for attention to choose and for every bias and norm to count, with logits of about 1 to 10."""
+    keys = iter(mx.random.split(mx.random.key(random.Random(seed).getrandbits(32)), 1_000))
+    weights: dict[str, mx.array] = {}
+    parameters: Any = tree_flatten(model.parameters())
+    for name, parameter in parameters:
+        noise = mx.random.normal(parameter.shape, key=next(keys))
+        weights[name] = 1 + 0.2 * noise if name.endswith("norm.weight") else 0.2 * noise
+    mx.eval(weights)
+    return weights

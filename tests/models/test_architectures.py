@@ -1,0 +1,145 @@
+"""Every architecture against mlx-lm, in float32, however the tokens arrive.
+
+One contract for all: the logits of one chunk, of many chunks, of one token at a time, and behind a rewound prefix
+are those of mlx-lm's one forward. A case is one line; what mlx-lm lacks is put together by hand in `reference.py`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import mlx.core as mx
+import pytest
+
+from runner.models.base import Config, Model
+from tests.models.reference import Case, Reference, difference, feed, load, some_tokens
+
+TOLERANCE = 1e-4
+TOKENS = some_tokens(72)  # beyond ORIGINAL, so scaled rotary positions leave their original context
+ORIGINAL = {"original_max_position_embeddings": 64}
+
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, **ORIGINAL}
+ROPES: dict[str, Config] = {
+    "default": {"rope_scaling": None, "partial_rotary_factor": None},
+    "theta": {"rope_theta": 1e6},
+    "linear": {"rope_scaling": {"type": "linear", "factor": 4.0}},
+    "dynamic": {"rope_scaling": {"type": "dynamic", "factor": 4.0}},
+    "llama3": {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **LLAMA3}},
+    "yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, **ORIGINAL}},
+}
+NEWER: dict[str, Config] = {
+    "theta": {"rope_theta": 1e6, "rope_type": "default"},
+    "linear": {"rope_theta": 1e6, "rope_type": "linear", "factor": 4.0},
+    "dynamic": {"rope_theta": 1e6, "rope_type": "dynamic", "factor": 4.0},
+    "llama3": {"rope_theta": 5e5, "rope_type": "llama3", **LLAMA3},
+    "yarn": {"rope_theta": 1e6, "rope_type": "yarn", "factor": 4.0, **ORIGINAL},
+}
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+WINDOWED = {"use_sliding_window": True, "sliding_window": 9}
+
+
+def cases() -> list[Case]:
+    made = []
+    for architecture in ARCHITECTURES:
+        kind = architecture.removesuffix("ForCausalLM")
+        plain: Config = {"sliding_window": None}
+        rows: dict[str, Config] = {f"{name} rope": rope for name, rope in ROPES.items()}
+        rows["tied"] = {"tie_word_embeddings": True}
+        rows["no head_dim"] = {"head_dim": None, "num_attention_heads": 4, "num_key_value_heads": 2}
+        rows["5 heads over 1"] = {"num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 12}
+        if kind == "Qwen3":
+            del rows["no head_dim"]  # it has a default of its own
+            rows["attention_bias"] = {"attention_bias": True}
+        made += [Case(f"{kind} {name}", architecture, {**plain, **fields}) for name, fields in rows.items()]
+        made += [
+            Case(
+                f"{kind} {name} rope_parameters",
+                architecture,
+                {**plain, "rope_parameters": rope},
+                ("rope_theta",),
+            )
+            for name, rope in NEWER.items()
+        ]
+    return made + special_cases()
+
+
+def special_cases() -> list[Case]:
+    llama, mistral, qwen2, qwen3 = ARCHITECTURES
+    mscales = {"mscale": 0.7, "mscale_all_dim": 0.4, "beta_fast": 8, "beta_slow": 2}
+    yarn = {"type": "yarn", "factor": 4.0, **ORIGINAL, **mscales}
+    kinds = ["full_attention", "sliding_attention"]
+    mixed = {"layer_types": kinds}
+    return [
+        Case("Llama attention_bias", llama, {"attention_bias": True}),
+        Case("Llama mlp_bias", llama, {"mlp_bias": True, "attention_bias": True}),
+        Case("Llama every head its own", llama, {"num_key_value_heads": None}),
+        Case("Llama rope_traditional", llama, {"rope_traditional": True}),
+        Case("Llama yarn rope with mscales", llama, {"rope_scaling": yarn}),
+        Case("Llama half rotary", llama, {"partial_rotary_factor": 0.5}, rotated=8),
+        Case("Qwen3 half rotary", qwen3, {"partial_rotary_factor": 0.5}, rotated=8),
+        Case("Mistral window", mistral, {"sliding_window": 9}, windows=(9, 9)),
+        Case("Mistral window of 1", mistral, {"sliding_window": 1}, windows=(1, 1)),
+        Case("Mistral window never left", mistral, {"sliding_window": 256}),
+        Case("Mistral default window", mistral),
+        Case("Mistral mixed window", mistral, {"sliding_window": 9, **mixed}, windows=(None, 9)),
+        Case("Qwen2 window", qwen2, {**WINDOWED, "max_window_layers": 1}, windows=(None, 9)),
+        Case("Qwen2 window above all layers", qwen2, WINDOWED),
+        Case("Qwen2 window unused", qwen2, {"sliding_window": 9, "max_window_layers": 0}),
+        Case("Qwen2 mixed window", qwen2, {**WINDOWED, **mixed}, windows=(None, 9)),
+        Case("Qwen3 window", qwen3, {**WINDOWED, "max_window_layers": 0}, windows=(9, 9)),
+        Case("Qwen3 mixed window", qwen3, {**WINDOWED, **mixed}, windows=(None, 9)),
+    ]
+
+
+CASES = {case.name: case for case in cases()}
+
+
+@cache
+def pair(name: str) -> tuple[Model, Reference]:
+    reference = Reference(CASES[name])
+    return load(CASES[name], reference), reference
+
+
+@cache
+def expected(name: str) -> mx.array:
+    """mlx-lm's logits [T,V] of TOKENS."""
+    return pair(name)[1].logits(TOKENS)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_chunk_gives_the_logits_of_mlx_lm(name: str) -> None:
+    """All positions at once, from empty caches."""
+    model, _ = pair(name)
+    assert difference(feed(model, model.make_caches(), TOKENS), expected(name)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_many_chunks_give_the_logits_of_mlx_lm(name: str) -> None:
+    """Uneven chunks, so that windows and rotary positions are crossed at every kind of seam."""
+    model, _ = pair(name)
+    assert difference(feed(model, model.make_caches(), TOKENS, (1, 3, 7, 20)), expected(name)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_decoding_gives_the_logits_of_mlx_lm(name: str) -> None:
+    """One token at a time behind a short prompt."""
+    model, _ = pair(name)
+    caches = model.make_caches()
+    logits = mx.concatenate([feed(model, caches, TOKENS[:5]), feed(model, caches, TOKENS[5:], (1,))])
+    assert difference(logits, expected(name)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_prefix_hit_gives_the_logits_of_mlx_lm(name: str) -> None:
+    """Another conversation is rewound to the shared prefix; the rest is fed behind it, as if nothing had been."""
+    model, _ = pair(name)
+    caches = model.make_caches()
+    feed(model, caches, TOKENS[:37] + some_tokens(30, "another end"), (25,))
+    assert all(layer.rewind(37) for layer in caches)
+    rest = feed(model, caches, TOKENS[37:], (11,))
+    assert difference(rest, expected(name)[37:]) < TOLERANCE
+    fresh = model.make_caches()
+    feed(model, fresh, TOKENS[:37], (25, 12))
+    assert mx.array_equal(rest, feed(model, fresh, TOKENS[37:], (11,))), (
+        "a rewound cache is a fresh one, bit for bit"
+    )

@@ -33,7 +33,8 @@ STDERR = 2
 ALARMS = re.compile(
     r"(?P<head>mlx|panic|fatal error|error):|(?P<cuda>CUDA|ROCm) error|(?P<malloc>cuda|hip)Malloc failed"
     r"|\"ERR\"|error loading model|out of (?:device )?memory|failed to allocate|allocation failed"
-    r"|not enough memory|insufficient memory|GGML_ASSERT|failed to reserve graph",
+    r"|not enough memory|insufficient memory|GGML_ASSERT|failed to reserve graph"
+    r"|vk_error_out_of_device_memory|erroroutofmemory",
     re.IGNORECASE,
 )
 STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}

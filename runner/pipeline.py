@@ -181,6 +181,8 @@ def finish(end: End, output: Output, session: Session, meter: Meter, emit: Emit)
         emit(Failed("request cancelled", 499))
     else:
         text, logprobs = output.flush()
+        if output.stopped:  # a longer stop string had to be ruled out first
+            end = "stop"
         if text or logprobs:
             emit(Chunk(text, session.generated[-1], usage, logprobs))
         emit(Done(end, usage))

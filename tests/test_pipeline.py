@@ -131,6 +131,12 @@ def test_a_half_seen_stop_string_is_released_at_the_end() -> None:
     assert text_of(run(saying("the ENX", "p"), request("p", stop=("END",), max_tokens=6))) == "the EN"
 
 
+def test_a_stop_string_that_only_the_end_decides_still_counts_as_stop() -> None:
+    events = run(saying("xabc", "p"), request("p", stop=("bc", "abcd"), max_tokens=4))
+    assert text_of(events) == "xa"
+    assert done(events).reason == "stop"
+
+
 def test_characters_spread_over_tokens_arrive_whole() -> None:
     events = run(saying("a👩‍👩‍👧é漢", "p"), request("p"))
     assert text_of(events) == "a👩‍👩‍👧é漢"

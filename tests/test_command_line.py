@@ -1,0 +1,60 @@
+"""One parser for the host's spelling and a person's."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.command_line import DEFAULT_PORT, Arguments, parse
+
+HOSTED = Arguments("ns/model:tag", "127.0.0.1", 4321, hosted=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "runner --mlx-engine --model ns/model:tag --port 4321",
+        "runner --model ns/model:tag --port 4321",
+        "runner -model ns/model:tag -port 4321",
+        "runner -model=ns/model:tag -port=4321 -verbose",
+        "runner --verbose=true --model=ns/model:tag --port=4321 --mlx-engine=true",
+        "runner -verbose=false -port 4321 -model ns/model:tag",
+    ],
+)
+def test_every_spelling_that_go_takes_means_the_same(words: str) -> None:
+    assert parse(words.split()) == HOSTED
+
+
+def test_a_person_gets_the_demo_model_on_the_loopback_address() -> None:
+    assert parse([]) == Arguments("demo", "127.0.0.1", DEFAULT_PORT, hosted=False)
+
+
+def test_a_person_may_choose() -> None:
+    assert parse(["--model", "/m", "--host", "::1", "--port", "0"]) == Arguments("/m", "::1", 0, hosted=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--nope", "unrecognized arguments: --nope"),
+        ("runner --port 1", "runner needs --model NAME"),
+        ("--port x", "invalid int value: 'x'"),
+        ("--port 70000", "--port 70000: expected 0 to 65535"),
+        ("runner --model m --ollama-engine", "unrecognized arguments: --ollama-engine"),
+    ],
+)
+def test_usage_errors_exit_with_2_and_say_what_is_wrong(
+    words: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(words.split())
+    assert caught.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("--model", "curl", "OLLAMA_DEBUG", "exit codes", "Hugging Face"):
+        assert word in text

@@ -16,14 +16,14 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
-from safetensors import SafetensorError, safe_open
 
 from runner import device, models
 from runner.cache.prefix import PrefixCache
 from runner.engine import LoadedModel
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.models.base import Model
-from runner.store.files import ModelFiles, require_regular
+from runner.store.files import ModelFiles
+from runner.store.safetensors_header import check
 from runner.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -90,16 +90,11 @@ def _read_all(paths: tuple[Path, ...]) -> dict[str, mx.array]:
 
 
 def _read(path: Path) -> dict[str, mx.array]:
-    """One file's tensors, unevaluated, after the reference implementation has accepted its header.
-
-    MLX takes headers with overlapping or negative extents, of which one never returns from evaluation.
-    """
-    require_regular(path, path.name)
+    """One file's tensors, unevaluated."""
+    check(path, path.name)
     try:
-        with safe_open(path, framework="mlx"):
-            pass
         arrays = mx.load(str(path), format="safetensors")
-    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise BadModelFiles(f"{path.name}: not a valid safetensors file: {error}") from None
     assert isinstance(arrays, dict)
     return arrays

@@ -1,0 +1,99 @@
+"""Whether a file is safetensors, decided from its header before MLX opens it.
+
+MLX itself accepts headers with holes, overlaps and negative dimensions; with one of them evaluation never
+returns. The reference implementation refuses them, but its opener needs numpy; so these are its rules again,
+and a test holds the two against each other. Layout: 8 bytes little-endian length n, n bytes of JSON, data.
+
+    {"name": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [begin, end]}, ..., "__metadata__": {...}}
+
+Knows nothing about arrays: it reads no tensor.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from runner.errors import BadModelFiles
+from runner.store.files import require_regular
+
+MAX_HEADER_BYTES = 100_000_000  # the reference's limit, and MLX's
+MAX_DIMENSION = 2**31 - 1  # MLX's shapes are 32-bit: a larger one wraps around silently
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8,
+    "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
+    "U32": 32, "I32": 32, "F32": 32,
+    "U64": 64, "I64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+
+
+def check(path: Path, name: str) -> None:
+    """Raises BadModelFiles, naming the file and what is wrong, unless every byte is accounted for."""
+    size = require_regular(path, name)
+    try:
+        header, data_bytes = _header(path, size)
+        _check_extents(header, data_bytes)
+    except (_Bad, ValueError, RecursionError, OSError) as error:
+        raise BadModelFiles(f"{name}: not a valid safetensors file: {error}") from None
+
+
+class _Bad(Exception):
+    """What is wrong with a header."""
+
+
+def _header(path: Path, size: int) -> tuple[dict[str, Any], int]:
+    """The parsed header, and how many bytes of data follow it."""
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+            raise _Bad(f"a header of {length} bytes in a file of {size}")
+        text = file.read(length)
+    if not text.startswith(b"{"):
+        raise _Bad("the header is not a JSON object")
+    header: dict[str, Any] = json.loads(text.decode(), object_pairs_hook=_without_duplicates)
+    return header, size - 8 - length
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _Bad("a name is there twice")
+    return found
+
+
+def _check_extents(header: dict[str, Any], data_bytes: int) -> None:
+    """The tensors' extents must cover the data exactly, in some order, without holes or overlaps."""
+    metadata = header.pop("__metadata__", None) or {}  # MLX writes null for none
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _Bad("__metadata__ must map names to strings")
+    covered = 0
+    for begin, end, name in sorted(_extent(name, entry) for name, entry in header.items()):
+        if begin != covered:
+            raise _Bad(f"tensor {name!r} begins at {begin}, expected {covered}")
+        covered = end
+    if covered != data_bytes:
+        raise _Bad(f"tensors fill {covered} bytes, the file has {data_bytes} bytes of data")
+
+
+def _extent(name: str, entry: Any) -> tuple[int, int, str]:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise _Bad(f"tensor {name!r} needs exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise _Bad(f"tensor {name!r} has the unknown dtype {dtype!r}")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise _Bad(f"tensor {name!r} has a shape or offsets that are no sizes")
+    if any(dimension > MAX_DIMENSION for dimension in shape):
+        raise _Bad(f"tensor {name!r} has a dimension above {MAX_DIMENSION}")
+    begin, end = offsets
+    needed = math.prod(shape) * BITS[dtype] // 8
+    if end - begin != needed:
+        raise _Bad(f"tensor {name!r} needs {needed} bytes, its extent is {begin} to {end}")
+    return begin, end, name
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)

@@ -1,0 +1,86 @@
+"""Who may import whom, and what a plain installation must do without."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+ROOT = Path(__file__).parent.parent
+DEV_ONLY = (
+    "numpy",
+    "mlx_lm",
+    "transformers",
+    "torch",
+    "safetensors",
+    "httpx",
+    "hypothesis",
+    "pytest",
+    "jinja2",
+)
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level names of everything that a module imports, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("runner", {"api", "fastapi", "starlette", "uvicorn", "pydantic", "asyncio", *DEV_ONLY}),
+        ("api", {"mlx", "tokenizers", *DEV_ONLY}),
+    ],
+)
+def test_no_room_imports_what_it_must_not_know(package: str, forbidden: set[str]) -> None:
+    wrong = {str(f.relative_to(ROOT)): imported(f) & forbidden for f in (ROOT / package).rglob("*.py")}
+    assert not {name: found for name, found in wrong.items() if found}
+
+
+@pytest.mark.parametrize("leaf", ["types", "errors", "stops"])
+def test_leaves_import_the_standard_library_only(leaf: str) -> None:
+    assert imported(ROOT / "runner" / f"{leaf}.py") <= {*sys.stdlib_module_names, "__future__"}
+
+
+def test_a_completion_needs_nothing_but_the_declared_dependencies(tmp_path: Path) -> None:
+    """The test environment has more installed than a user has: take all of that away."""
+    program = f"""
+import sys
+for name in {DEV_ONLY!r}:
+    sys.modules[name] = None
+import api.server
+from runner.loader import load
+from runner.pipeline import generate
+from runner.store.resolve import open_model
+from runner.types import Done, GenerateRequest
+import threading
+events = []
+loaded = load(open_model({str(tiny.write(tmp_path / "tiny"))!r}), lambda share: None)
+generate(loaded, GenerateRequest("hello", 3), events.append, threading.Event())
+assert isinstance(events[-1], Done), events
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_importing_builds_no_array() -> None:
+    """An array made on the importing thread could not be evaluated on the worker's."""
+    program = """
+import pkgutil, runner, api, mlx.core as mx
+for package in (runner, api):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not module.name.endswith("__main__"):
+            __import__(module.name)
+assert mx.get_active_memory() == 0, mx.get_active_memory()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

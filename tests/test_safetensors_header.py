@@ -1,0 +1,115 @@
+"""Our reading of a header against the reference implementation's, and against MLX."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import SafetensorError, safe_open
+
+from runner.errors import BadModelFiles
+from runner.store.safetensors_header import MAX_DIMENSION, check
+
+GOOD: dict[str, Any] = {
+    "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+    "b": {"dtype": "BF16", "shape": [4], "data_offsets": [24, 32]},
+    "c": {"dtype": "U8", "shape": [], "data_offsets": [32, 33]},
+}
+DATA = bytes(33)
+
+
+def write(path: Path, header: Any, data: bytes = DATA) -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def ours(path: Path) -> bool:
+    try:
+        check(path, path.name)
+    except BadModelFiles:
+        return False
+    return True
+
+
+def reference(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="numpy"):
+            return True
+    except SafetensorError:
+        return False
+
+
+def test_a_good_file_is_accepted_by_both(tmp_path: Path) -> None:
+    path = write(tmp_path / "x", GOOD | {"__metadata__": {"format": "pt"}})
+    assert ours(path)
+    assert reference(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "what"),
+    [
+        (b"", "not a JSON object"),
+        (b"[]", "not a JSON object"),
+        (b"{" * 5, "not a valid safetensors file"),
+        (b'{"a": 1, "a": 2}', "there twice"),
+        ({"a": 1}, "needs exactly"),
+        ({"a": {"dtype": "F32", "shape": [2]}}, "needs exactly"),
+        ({"a": {"dtype": "F33", "shape": [1], "data_offsets": [0, 33]}}, "unknown dtype"),
+        ({"a": {"dtype": "U8", "shape": [-1], "data_offsets": [0, 2**64 - 1]}}, "no sizes"),
+        ({"a": {"dtype": "U8", "shape": [True], "data_offsets": [0, 1]}}, "no sizes"),
+        ({"a": {"dtype": "U8", "shape": [33.0], "data_offsets": [0, 33]}}, "no sizes"),
+        ({"a": {"dtype": "U8", "shape": [32], "data_offsets": [0, 32]}}, "33 bytes of data"),
+        ({"a": {"dtype": "U8", "shape": [32], "data_offsets": [1, 33]}}, "begins at 1"),
+        ({"a": {"dtype": "U8", "shape": [33], "data_offsets": [33, 0]}}, "needs 33 bytes"),
+        ({"a": {"dtype": "U8", "shape": [0, 2**31], "data_offsets": [0, 0]}}, f"above {MAX_DIMENSION}"),
+        ({"__metadata__": {"a": 1}}, "must map names to strings"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_named(tmp_path: Path, header: Any, what: str) -> None:
+    with pytest.raises(BadModelFiles, match=what):
+        check(write(tmp_path / "x", header), "x")
+
+
+@pytest.mark.parametrize("length", [0, 100_000_001, 2**63, 2**64 - 1])
+def test_a_header_longer_than_its_file_is_refused_at_once(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(struct.pack("<Q", length) + b"{}")
+    assert not ours(path)
+
+
+numbers = st.sampled_from(
+    [0, 1, 2, 4, 24, 32, 33, 34, -1, 2**31, 2**32 + 4, 2**63, 2**64 - 1, 1.0, 1.5, True, "1", None]
+)
+changes = st.tuples(
+    st.sampled_from(["a", "b", "c"]),
+    st.sampled_from(["shape", "data_offsets", "dtype"]),
+    st.integers(0, 2),
+    st.one_of(numbers, st.sampled_from(["F32", "U8", "I64", "", "f32"])),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@given(st.lists(changes, max_size=3), st.integers(-2, 2))
+def test_we_accept_nothing_that_the_reference_refuses(
+    tmp_path: Path, edits: list[tuple[str, str, int, Any]], tail: int
+) -> None:
+    header = json.loads(json.dumps(GOOD))
+    for name, field, index, value in edits:
+        current = header[name][field]
+        if isinstance(current, list) and current:
+            current[index % len(current)] = value
+        else:
+            header[name][field] = value
+    path = write(tmp_path / "x", header, bytes(max(0, len(DATA) + tail)))
+    if ours(path):
+        assert reference(path)
+    elif reference(path):
+        # The one rule of ours: MLX's shapes have 32 bits.
+        assert any(d > MAX_DIMENSION for entry in header.values() for d in entry["shape"])

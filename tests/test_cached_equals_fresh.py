@@ -174,7 +174,9 @@ class AnySequenceOfRequests(RuleBasedStateMachine):
         tokens = prompt + self.loaded.prefix.tokens[len(prompt) :]
         expected = fresh_logits(self.model.inner, tokens)[len(prompt) - 1 :]
         for step, (seen, fresh) in enumerate(zip(self.model.seen, expected, strict=False)):
-            assert mx.allclose(seen, fresh, rtol=0, atol=TOLERANCE), f"step {step} after {len(prompt)} prompt tokens"
+            assert mx.allclose(seen, fresh, rtol=0, atol=TOLERANCE), (
+                f"step {step} after {len(prompt)} prompt tokens"
+            )
 
     @invariant()
     def the_entry_is_level_and_recorded(self) -> None:

@@ -20,7 +20,7 @@ Split = Literal["train", "held-out"]
 HELD_OUT_SHARE = 32
 """One document in so many is held out."""
 
-PAGES = {stories.page: 24, sums.drill: 5, facts.page: 4, counting.page: 1.5, records.page: 1.5}
+PAGES = {stories.page: 24, sums.drill: 5, facts.page: 2, chat.page: 4, counting.page: 1.5, records.page: 1.5}
 CHATS = 64
 
 

@@ -312,3 +312,13 @@ def render(system: str, turns: list[Turn], begin: str = BEGIN) -> str:
 def prompt(question: str, system: str = "") -> str:
     """The text of a chat that waits for the answer to one question, without the first token."""
     return render(system, [], "") + f"{USER}{question}{END}{ASSISTANT}"
+
+
+def page(rng: random.Random) -> str:
+    """Questions and answers without the template: what a bare completion begins with."""
+    if rng.random() < 0.6:
+        question, answer = turn(rng)
+        return f"{question}\n{answer}"
+    label, reply = rng.choice((("Question", "Answer"), ("Q", "A"), ("User", "Assistant")))
+    pairs = [turn(rng) for _ in range(rng.randint(1, 5))]
+    return "\n\n".join(f"{label}: {question}\n{reply}: {answer}" for question, answer in pairs)

@@ -157,12 +157,5 @@ def exchange(rng: random.Random) -> Exchange:
 
 
 def page(rng: random.Random) -> str:
-    """A few facts as a plain text, as questions and answers, or as one bare question with its answer."""
-    kind = rng.random()
-    if kind < 0.4:
-        return " ".join(statement(rng) for _ in range(rng.randint(1, 6)))
-    if kind < 0.8:
-        one = exchange(rng)
-        return f"{one.question}\n{one.answer}"
-    pairs = [exchange(rng) for _ in range(rng.randint(2, 6))]
-    return "\n\n".join(f"Question: {pair.question}\nAnswer: {pair.answer}" for pair in pairs)
+    """A few facts as a plain text."""
+    return " ".join(statement(rng) for _ in range(rng.randint(1, 6)))

@@ -40,7 +40,7 @@ class Ending:
 
     def __init__(self, handler: logs.PipeHandler) -> None:
         self._handler = handler
-        self._stopping = False
+        self.stopping = False
         self._parts: tuple[asyncio.AbstractEventLoop, Server, OpenStreams, Worker] | None = None
 
     def know(self, server: Server, streams: OpenStreams, worker: Worker) -> None:
@@ -51,9 +51,9 @@ class Ending:
 
     def ask_to_stop(self) -> None:
         """A signal came: tell every open answer, let the server end. A second one ends the process at once."""
-        if self._stopping or self._parts is None:
+        if self.stopping or self._parts is None:
             lifecycle.leave(lifecycle.STOPPED)
-        self._stopping = True
+        self.stopping = True
         lifecycle.leave_after(FORCED_EXIT_S, lifecycle.STOPPED)
         _, server, streams, worker = self._parts
         log.info("Stopping")
@@ -63,6 +63,8 @@ class Ending:
 
     def worker_died(self, reason: str) -> None:
         """Called on the dying thread: a runner that cannot answer must not look alive."""
+        if self.stopping:
+            lifecycle.leave(lifecycle.STOPPED, self._handler)
         if self._parts is not None:
             loop, _, streams, _ = self._parts
             with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -120,11 +122,14 @@ async def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ending.ask_to_stop)
     serving = asyncio.create_task(server.serve(sockets=[bound]))
-    try:
-        await asyncio.wrap_future(loading)
-    except RunnerError as error:
-        ending.fatal(error, lifecycle.MODEL)
-    announce(arguments, bound, worker)
+    loaded = asyncio.wrap_future(loading)
+    await asyncio.wait([serving, loaded], return_when=asyncio.FIRST_COMPLETED)
+    if loaded.done() and not ending.stopping:
+        try:
+            loaded.result()
+        except RunnerError as error:
+            ending.fatal(error, lifecycle.MODEL)
+        announce(arguments, bound, worker)
     await serving
 
 

@@ -9,7 +9,9 @@ Knows nothing about routes or models.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 import time
 
 from starlette.requests import Request
@@ -21,13 +23,26 @@ from runner.errors import RunnerError
 log = logging.getLogger(__name__)
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
+HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:@\[\]]+)(:[0-9]*)?")
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 16 * 1024 * 1024
+BODY_IDLE_S = 10.0  # without a byte of a body that was announced
+CLOSE = {"connection": "close"}  # the body was not read to its end
 QUIET_PATHS = frozenset({"/health", "/v1/status"})  # a host asks every few seconds
 
 
 class TooLarge(RunnerError):
     status = 413
+
+    def __init__(self) -> None:
+        super().__init__(f"request body exceeds {MAX_BODY_BYTES} bytes")
+
+
+class TooSlow(RunnerError):
+    status = 408
+
+    def __init__(self) -> None:
+        super().__init__(f"no byte of the request body came for {BODY_IDLE_S:g} seconds")
 
 
 class Guard:
@@ -52,7 +67,7 @@ class Guard:
         refusal = self._refusal(scope)
         try:
             if refusal:
-                await plain_error(*refusal)(scope, receive, noting_status)
+                await plain_error(*refusal, CLOSE)(scope, receive, noting_status)
             else:
                 await self._app(scope, receive, noting_status)
         finally:
@@ -69,6 +84,9 @@ class Guard:
             return "this runner answers on the loopback address only", 403
         if any(name == b"origin" for name, _ in headers):
             return "requests from web pages are refused", 403
+        names = {name for name, _ in headers}
+        if {b"content-length", b"transfer-encoding"} <= names:
+            return "Content-Length and Transfer-Encoding exclude one another", 400
         encodings = [value for name, value in headers if name == b"content-encoding"]
         if any(value.lower() != b"identity" for value in encodings):
             return "compressed request bodies are not accepted", 415
@@ -76,20 +94,27 @@ class Guard:
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body. Raises TooLarge as soon as it passes the limit."""
+    """The whole body. Raises TooLarge as soon as it passes the limit, or says that it will, and TooSlow."""
+    if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
+        raise TooLarge
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY_BYTES:
-            raise TooLarge(f"request body exceeds {MAX_BODY_BYTES} bytes")
-    return bytes(body)
+    parts = request.stream()
+    try:
+        while True:
+            async with asyncio.timeout(BODY_IDLE_S):
+                body += await anext(parts)
+            if len(body) > MAX_BODY_BYTES:
+                raise TooLarge
+    except StopAsyncIteration:
+        return bytes(body)
+    except TimeoutError:
+        raise TooSlow from None
 
 
 def _name(host: bytes) -> str:
-    text = host.decode("latin-1").lower()
-    if text.startswith("["):
-        return text.partition("]")[0] + "]"
-    return text.partition(":")[0]
+    """The name in a Host header; "" for what is not a name with perhaps a port."""
+    match = HOST.fullmatch(host.decode("latin-1").lower())
+    return match["name"] if match else ""
 
 
 def _access_line(scope: Scope, status: int, seconds: float) -> None:

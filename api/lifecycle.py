@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import stat
 import threading
 import time
 from typing import NoReturn
@@ -23,17 +25,23 @@ STOPPED, USAGE, ADDRESS, MODEL, WORKER_DIED, PARENT_GONE, OTHER = 0, 2, 3, 4, 5,
 
 PARENT_POLL_S = 0.2
 DRAIN_S = 0.5
-MAX_REASON = 4096
+MAX_REASON = 4096  # bytes; hosts keep 8 KiB
 
 
 def fatal(reason: str, code: int, handler: PipeHandler | None = None) -> NoReturn:
-    """Write what is logged, then the last line, and leave."""
+    """Write what is logged, then the last line, and leave; a full pipe that nobody reads cannot keep us."""
+    leave_after(2 * DRAIN_S, code)
     if handler is not None:
         handler.drain(DRAIN_S)
-    line = " ".join(reason.split())[:MAX_REASON]
     with contextlib.suppress(OSError):  # nobody may be reading any more
-        os.write(STDERR, f"Error: {line}\n".encode(errors="replace"))
+        os.write(STDERR, last_line(reason))
     os._exit(code)
+
+
+def last_line(reason: str) -> bytes:
+    """`Error: <reason>` as one line without control characters, short enough for a host to keep whole."""
+    text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(reason.split()))
+    return b"Error: " + text.encode(errors="replace")[:MAX_REASON].decode(errors="ignore").encode() + b"\n"
 
 
 def leave(code: int, handler: PipeHandler | None = None) -> NoReturn:
@@ -74,9 +82,12 @@ def watch_parent() -> None:
 def is_adopted() -> bool:
     """Whether our parent is not the one that spawned us: that one died before we could look.
 
-    A child starts in its parent's session, so a parent in another session came later, unless we made a session
-    of our own. (That the parent is process 1 proves nothing: in a container the host may be process 1.)
+    A host reads our output, so a pipe that nobody reads has lost its host. And a child starts in its parent's
+    session, so a parent in another session came later, unless we made a session of our own. (That the parent is
+    process 1 proves nothing: in a container the host may be process 1.)
     """
+    if is_unread(STDERR):
+        return True
     parent = os.getppid()
     ours = os.getsid(0)
     try:
@@ -84,3 +95,15 @@ def is_adopted() -> bool:
     except OSError:
         theirs = -1  # it ended between the two calls, or belongs to somebody else
     return theirs != ours and (ours != os.getpid() or parent == 1)
+
+
+def is_unread(descriptor: int) -> bool:
+    """Whether this is the write end of a pipe whose read ends are all closed."""
+    try:
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return False
+        poll = select.poll()
+        poll.register(descriptor, 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except OSError:
+        return False

@@ -60,7 +60,7 @@ class SlogFormatter(logging.Formatter):
         if record.exc_info:
             values["err"] = self.formatException(record.exc_info)
         tail = " ".join(f"{key}={_quoted(str(value))}" for key, value in values.items())
-        return calm(f"{head} {tail}")[:MAX_LINE]
+        return _cut(calm(f"{head} {tail}"))
 
 
 _LEVEL_NAMES = {logging.WARNING: "WARN", logging.ERROR: "ERROR", logging.CRITICAL: "ERROR"} | {
@@ -87,6 +87,14 @@ def _quoted(value: str) -> str:
         return value
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+
+
+def _cut(line: str) -> str:
+    """At most MAX_LINE characters, still slog text: a quoted value that is cut gets its closing quote."""
+    kept = line[:MAX_LINE]
+    if len(line) > MAX_LINE and re.sub(r"\\.", "", kept).count('"') % 2:
+        return kept[:-1].rstrip("\\") + '"'
+    return kept
 
 
 class PipeHandler(logging.Handler):

@@ -5,22 +5,26 @@ Knows nothing about the command line or how the process ends.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 
+import h11
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.guard import LOOPBACK, Guard
+from api.guard import CLOSE, LOOPBACK, Guard, TooLarge, TooSlow
 from api.routes import router
 from api.stream import STALL_S, OpenStreams, plain_error
 from runner.errors import RunnerError
 from runner.worker import Worker
 
 GRACE_S = 1  # how long open answers may take to send their last record when the process stops
+HEADERS_S = 10.0
 KEEP_ALIVE_S = 120  # longer than a Go client keeps an idle connection, so that it never meets one that closes
 
 
@@ -38,6 +42,37 @@ def create_app(worker: Worker, host: str = "127.0.0.1", stall_s: float = STALL_S
     return app
 
 
+class Protocol(H11Protocol):
+    """uvicorn's connection, with an end to two things that it lets last for ever.
+
+    A request's headers must be complete HEADERS_S after their first byte, and a connection on which nothing was
+    sent yet is kept as long as an idle one. Each request finds `abort`, which drops its connection, in its state.
+    """
+
+    _headers_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self.app_state = self.app_state | {"abort": transport.abort}
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        incomplete = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+        if self._headers_due is not None and not incomplete:
+            self._headers_due.cancel()
+            self._headers_due = None
+        elif self._headers_due is None and incomplete:
+            self._headers_due = self.loop.call_later(HEADERS_S, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._headers_due is not None:
+            self._headers_due.cancel()
+
+
 class Server(uvicorn.Server):
     """uvicorn on a socket that is bound already; signals belong to the process, not to it."""
 
@@ -45,7 +80,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=Protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -63,7 +98,7 @@ class Server(uvicorn.Server):
 
 async def _runner_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RunnerError)
-    return plain_error(str(error), error.status, {"connection": "close"} if error.status == 413 else None)
+    return plain_error(str(error), error.status, CLOSE if isinstance(error, TooLarge | TooSlow) else None)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

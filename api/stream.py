@@ -19,6 +19,7 @@ Knows nothing about what the events say, beyond which one is first and which is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -48,19 +49,18 @@ class EventStream:
         self._room = threading.Semaphore(BUFFERED)
         self._stall_s = stall_s
         self._closed = False
-        self.stalled = False
         self.job: GenerateJob | None = None
-        self.on_stall: Callable[[], object] = self.close
+        self.abort: Callable[[], object] = self.close  # drops the connection
 
     def emit(self, event: Event) -> None:
         """Hand an event over; waits while too many are unread. Does nothing once the stream is closed."""
         if self._closed:
             return
-        if self._room.acquire(timeout=self._stall_s):
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
-        else:
-            self.stalled = True
-            self._loop.call_soon_threadsafe(self.on_stall)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is there to be told
+            if self._room.acquire(timeout=self._stall_s):
+                self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
+            else:
+                self._loop.call_soon_threadsafe(self._cut_off)
 
     async def next(self) -> Event | None:
         """The next event; None once the stream is closed."""
@@ -86,6 +86,12 @@ class EventStream:
             self._closed = True
             self._room.release()
             self._queue.put_nowait(failed)
+
+    def _cut_off(self) -> None:
+        if not self._closed:
+            log.warning("Client reads too slowly, cut off")
+            self.close()
+            self.abort()
 
     def _taken(self) -> Event | None:
         event = self._queue.get_nowait()
@@ -121,18 +127,12 @@ class CompletionResponse(Response):
         self._whole = whole
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._stream.on_stall = task.cancel
+        # A tidy close would wait for a client that does not read.
+        self._stream.abort = scope.get("state", {}).get("abort", self._stream.close)
         self._streams.add(self._stream)
         watcher = asyncio.create_task(self._close_on_disconnect(receive))
         try:
             await self._answer(scope, receive, send)
-        except asyncio.CancelledError:
-            if not self._stream.stalled:
-                raise
-            task.uncancel()
-            log.warning("Client reads too slowly, cut off")
         finally:
             watcher.cancel()
             self._streams.discard(self._stream)

@@ -122,13 +122,16 @@ class Worker:
         return self._call(self._unload)
 
     def stop(self) -> None:
-        """Take no more jobs, cancel what runs, let the thread end after the step it is in."""
+        """Take no more jobs, refuse those that wait, cancel what runs, let the thread end after its step."""
         with self._changed:
             self._stopping = True
+            waiting = list(self._jobs)
             self._jobs.clear()
             if self._running is not None:
                 self._running.cancelled.set()
             self._changed.notify()
+        for job in waiting:
+            _refuse(job, ShuttingDown())
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread to end; False if it did not."""
@@ -194,6 +197,8 @@ class Worker:
         self._housekeep()
 
     def _run_call(self, job: CallJob) -> None:
+        if not job.result.set_running_or_notify_cancel():
+            return
         try:
             job.call()
         except RunnerError as error:
@@ -206,7 +211,11 @@ class Worker:
         self._housekeep()
 
     def _load(self, reference: str) -> None:
-        loaded = load(open_model(reference), lambda share: self._publish(progress=int(100 * share)))
+        try:
+            loaded = load(open_model(reference), lambda share: self._publish(progress=int(100 * share)))
+        except Exception:
+            self._publish(progress=100 if self._loaded else 0)
+            raise
         self._loaded = loaded
         self._publish(ready=True, model=loaded.name, context_length=loaded.context_length)
 
@@ -220,6 +229,13 @@ class Worker:
 
     def _publish(self, **changes: object) -> None:
         self._status = replace(self._status, **changes)  # type: ignore[arg-type]  # names checked by replace
+
+
+def _refuse(job: Job, error: RunnerError) -> None:
+    if isinstance(job, GenerateJob):
+        job.emit(Failed(str(error), error.status))
+    elif job.result.set_running_or_notify_cancel():
+        job.result.set_exception(error)
 
 
 def explain(error: Exception) -> str:

@@ -1,0 +1,63 @@
+"""Model directories that several test files share, made once a session."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import models  # first: importing runner opens a fast BLAS before anything imports mlx
+from tests import tiny
+
+SLOW_CONTEXT = 8192
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Answers in milliseconds."""
+    return tiny.write(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As quick, with other weights and another context length."""
+    return tiny.write(tmp_path_factory.mktemp("models") / "other", seed=1, max_position_embeddings=400)
+
+
+@pytest.fixture(scope="session")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Needs seconds for a prompt of 4,000 tokens, milliseconds for a token, tenths of a second for a chunk."""
+    return tiny.write(
+        tmp_path_factory.mktemp("models") / "slow",
+        hidden_size=384,
+        intermediate_size=1024,
+        num_hidden_layers=5,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        max_position_embeddings=SLOW_CONTEXT,
+    )
+
+
+@pytest.fixture(scope="session")
+def big_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Needs about a second to load: a gigabyte of zeros, in a file that takes no room on the disk."""
+    from mlx.utils import tree_flatten  # late, as above
+
+    changes = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 4}
+    changes |= {"num_attention_heads": 16, "num_key_value_heads": 16}
+    folder = tiny.write(tmp_path_factory.mktemp("models") / "big", num_hidden_layers=1)
+    config = tiny.CONFIG | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    parameters: Any = tree_flatten(models.build(config).parameters())
+    header: dict[str, Any] = {}
+    end = 0
+    for name, like in parameters:
+        start, end = end, end + 4 * like.size
+        header[name] = {"dtype": "F32", "shape": list(like.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return folder

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import stat
 import threading
@@ -25,7 +26,17 @@ STOPPED, USAGE, ADDRESS, MODEL, WORKER_DIED, PARENT_GONE, OTHER = 0, 2, 3, 4, 5,
 
 PARENT_POLL_S = 0.2
 DRAIN_S = 0.5
+OPEN_FILES = 4096
 MAX_REASON = 4096  # bytes; hosts keep 8 KiB
+
+
+def raise_file_limit() -> None:
+    """Each waiting request is an open file, and macOS grants 256 at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def fatal(reason: str, code: int, handler: PipeHandler | None = None) -> NoReturn:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 
 import h11
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from api.address import BACKLOG
 from api.guard import CLOSE, LOOPBACK, Guard, TooLarge, TooSlow
 from api.routes import router
 from api.stream import STALL_S, OpenStreams, plain_error
@@ -25,6 +27,7 @@ from runner.worker import Worker
 
 GRACE_S = 1  # how long open answers may take to send their last record when the process stops
 HEADERS_S = 10.0
+ACCEPTED_AT_ONCE = 16  # asyncio logs each failure where files have run out, and schedules a retry for each
 KEEP_ALIVE_S = 120  # longer than a Go client keeps an idle connection, so that it never meets one that closes
 
 
@@ -88,8 +91,14 @@ class Server(uvicorn.Server):
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=GRACE_S,
+                backlog=ACCEPTED_AT_ONCE,
             )
         )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for bound in sockets or []:
+            bound.listen(BACKLOG)  # asyncio has made it ACCEPTED_AT_ONCE
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ Everything waits for a condition with a deadline; nothing outlives its `with`.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -166,17 +167,21 @@ def spawned(
     packets: bool = False,
     output: Path | None = None,
     new_session: bool = False,
+    files: str = "",
 ) -> Iterator[Running]:
     """`mlx-runner ARGUMENTS`, with PORT in them replaced; killed at the end if it is still there.
 
     With read=False the output pipe is full and nobody reads it; with packets (Linux) each read of it returns one
-    write; with output it is a file and no pipe.
+    write; with output it is a file and no pipe. files are arguments of `ulimit`.
     """
     port = free_port() if port is None else port
     reading, writing = os.pipe2(os.O_DIRECT) if packets else os.pipe()
     file = os.open(output, os.O_WRONLY | os.O_CREAT) if output else os.dup(writing)
+    command = [COMMAND, *(argument.replace("PORT", str(port)) for argument in arguments)]
+    if files:
+        command = ["sh", "-c", f'ulimit {files} && exec "$0" "$@"', *command]
     process = subprocess.Popen(
-        [COMMAND, *(argument.replace("PORT", str(port)) for argument in arguments)],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=file,
         stderr=file,
@@ -205,6 +210,23 @@ def fill(pipe: int) -> None:
             while True:
                 os.write(pipe, block)
     os.set_blocking(pipe, True)
+
+
+@contextlib.contextmanager
+def held_back(path: Path) -> Iterator[Callable[[], None]]:
+    """Linux: who opens the file waits, as on a slow disk, until the yielded function is called, or for 45 s."""
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # says that somebody waits
+    file = os.open(path, os.O_RDWR)
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    try:
+
+        def release() -> None:
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+        yield release
+    finally:
+        os.close(file)
+        signal.signal(signal.SIGIO, before)
 
 
 @contextlib.contextmanager

@@ -84,6 +84,16 @@ def test_records_arrive_one_by_one_and_not_at_the_end(probed: Serving) -> None:
         assert probed.http.get("/health").status_code == 200
 
 
+def test_small_answers_on_a_kept_connection_are_not_held_back(probed: Serving) -> None:
+    # Where the system waits to fill a packet, each takes the 40 ms until the other side acknowledges the last one.
+    took = []
+    for _ in range(20):
+        asked = time.perf_counter()
+        probed.http.get("/health")
+        took.append(time.perf_counter() - asked)
+    assert sorted(took)[5] < 0.02
+
+
 def test_lines_with_twenty_alternatives_for_every_token_stay_short(probed: Serving) -> None:
     body = ask("hello", 100) | {"Logprobs": True, "TopLogprobs": 20}
     answer = probed.answer(body)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
+from api.answers import JsonLine
 from api.guard import read_body
 from api.records import Records, status_record
 from api.schema import read_completion, read_ids, read_load, read_text
@@ -52,7 +53,7 @@ async def models(request: Request) -> Response:
         body = read_load(await read_body(request))
         if body.model:
             await asyncio.wrap_future(worker.load(body.model))
-    return JSONResponse(SUCCESS) if request.method in ("GET", "HEAD", "POST") else Response()
+    return JsonLine(SUCCESS) if request.method in ("GET", "HEAD", "POST") else Response()
 
 
 @router.api_route("/health", methods=["GET", "HEAD"])
@@ -60,7 +61,7 @@ async def models(request: Request) -> Response:
 async def status(request: Request) -> Response:
     """200 once a model is loaded; until then 503, with the progress of loading."""
     now = worker_of(request).status
-    return JSONResponse(status_record(now), 200 if now.ready else 503)
+    return JsonLine(status_record(now), 200 if now.ready else 503)
 
 
 @router.post("/v1/tokenize")
@@ -68,7 +69,7 @@ async def tokenize(request: Request) -> Response:
     """Text in, JSON array of ids out; answered while a generation runs."""
     tokenizer = worker_of(request).tokenizer
     text = read_text(await read_body(request))
-    return JSONResponse(await asyncio.to_thread(tokenizer.encode, text) if text else [])
+    return JsonLine(await asyncio.to_thread(tokenizer.encode, text) if text else [])
 
 
 @router.post("/v1/detokenize")

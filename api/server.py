@@ -19,9 +19,10 @@ from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.address import BACKLOG
+from api.answers import plain_error
 from api.guard import CLOSE, LOOPBACK, Guard, TooLarge, TooSlow
 from api.routes import router
-from api.stream import STALL_S, OpenStreams, plain_error
+from api.stream import STALL_S, OpenStreams
 from runner.errors import RunnerError
 from runner.worker import Worker
 

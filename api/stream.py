@@ -23,11 +23,11 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
 
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.answers import JsonLine, plain_error
 from api.records import Records
 from runner.errors import RunnerError
 from runner.types import Chunk, Done, Event, Failed, Started, TokenLogprob
@@ -183,16 +183,11 @@ class CompletionResponse(Response):
                     text.append(chunk.text)
                     logprobs.extend(chunk.logprobs)
                 case Done() as done:
-                    return JSONResponse(self._records.whole("".join(text), logprobs, done))
+                    return JsonLine(self._records.whole("".join(text), logprobs, done))
                 case Failed() as failed:
                     return plain_error(failed.message, failed.status)
                 case _:
                     return Response()  # closed: nobody reads this
-
-
-def plain_error(message: str, status: int, headers: dict[str, Any] | None = None) -> Response:
-    """An error before the first record, as Go's http.Error writes it."""
-    return PlainTextResponse(f"{message}\n", status, headers)
 
 
 def _is_end(event: Event) -> bool:

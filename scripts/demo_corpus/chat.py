@@ -8,7 +8,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from demo_corpus import counting, facts, languages, lists, records, stories, sums, talk, word_tasks, words
+from demo_corpus import (
+    counting,
+    facts,
+    languages,
+    lists,
+    reading,
+    records,
+    stories,
+    sums,
+    talk,
+    word_tasks,
+    words,
+)
 from demo_corpus.exchange import Exchange, pick
 from demo_corpus.templates import capital
 
@@ -27,6 +39,7 @@ SKILLS: dict[str, Callable[[random.Random], Exchange]] = {
     "words": word_tasks.exchange,
     "languages": languages.exchange,
     "lists": lists.exchange,
+    "reading": reading.exchange,
     "stories": stories.exchange,
     "poems": stories.poem,
 }
@@ -38,10 +51,14 @@ WEIGHTS = {
     "json": 14,
     "words": 12,
     "languages": 6,
-    "lists": 7,
+    "lists": 8,
+    "reading": 6,
     "stories": 5,
     "poems": 1.5,
 }
+
+LOOSE = ("sums", "facts", "talk", "counting", "languages", "lists", "poems")
+"""The skills whose answers do not depend on how the question is written: all in small letters, say."""
 
 PLAIN_SYSTEM = (
     "You are a helpful assistant.",
@@ -74,15 +91,22 @@ def careless(rng: random.Random, question: str) -> str:
 
 def turn(rng: random.Random) -> Turn:
     """One question of any skill and its answer."""
-    one = SKILLS[rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]](rng)
+    skill = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+    one = SKILLS[skill](rng)
+    if skill in LOOSE and rng.random() < 0.08:
+        return one.question.upper() if rng.random() < 0.1 else one.question.lower().rstrip(".?!"), one.answer
     return careless(rng, one.question), one.answer
 
 
 def told(rng: random.Random) -> tuple[Turn, Turn]:
     """Something a person tells, and the later question about it."""
-    name = rng.choice(words.GIRLS + words.BOYS)
+    name = words.person(rng)
     color, city, pet = rng.choice(words.PLAIN_COLORS), rng.choice(words.CITIES), rng.choice(words.PETS)
-    pet_name, food, age = rng.choice(words.PET_NAMES), rng.choice(words.FOODS), rng.randint(5, 80)
+    pet_name, food, age = (
+        words.person(rng) if rng.random() < 0.3 else rng.choice(words.PET_NAMES),
+        rng.choice(words.FOODS),
+        rng.randint(5, 80),
+    )
     animal = rng.choice(words.ANIMALS)
     an_animal = words.plural(animal)
     return rng.choice(

@@ -60,6 +60,8 @@ def exchange(rng: random.Random) -> Exchange:
             f"Count from {first} to {last} by {name}.",
             f"Count from {first} to {last} in steps of {step}.",
         )
+        if first == step and rng.random() < 0.5:
+            question = pick(rng, f"Count by {name} to {last}.", f"Count to {last} by {name}.")
         numbers = range(first, last + 1, step)
     else:
         last = rng.randint(2, 20)

@@ -13,6 +13,7 @@ from typing import Any
 
 from demo_corpus import facts, sums, words
 from demo_corpus.exchange import Exchange, pick
+from demo_corpus.templates import expand, with_article
 
 Field = Callable[[random.Random], Any]
 
@@ -25,7 +26,7 @@ def _between(first: int, last: int) -> Field:
     return lambda rng: rng.randint(first, last)
 
 
-_PERSON = _of(*words.GIRLS, *words.BOYS)
+_PERSON = words.person
 _PET = _of(*words.PET_NAMES)
 _COLOR = _of(*words.PLAIN_COLORS)
 _BOOL = _of(True, False)
@@ -188,13 +189,26 @@ def from_sentence(rng: random.Random) -> Exchange:
             (f"{name} is {age} years old and lives in {city}.", {"name": name, "age": age, "city": city}),
             (f"{name} lives in {city} and is {age}.", {"name": name, "age": age, "city": city}),
             (
-                f"{name} has a {color} {pet} named {pet_name}.",
+                f"{name} has {with_article(color)} {pet} named {pet_name}.",
                 {"owner": name, "pet": pet, "name": pet_name, "color": color},
             ),
-            (f"{pet_name} is a {color} {pet}.", {"name": pet_name, "animal": pet, "color": color}),
+            (
+                f"{pet_name} is {with_article(color)} {pet}.",
+                {"name": pet_name, "animal": pet, "color": color},
+            ),
+            (f"a person named {name} who is {age} years old", {"name": name, "age": age}),
+            (f"a person named {name} who is {age}", {"name": name, "age": age}),
+            (
+                f"{with_article(color)} {pet} named {pet_name}",
+                {"name": pet_name, "animal": pet, "color": color},
+            ),
             (f"{name} likes the color {color}.", {"name": name, "color": color}),
         )
     )
+    if not sentence.endswith("."):
+        asked = "[Give me JSON for|Write JSON for|Make a JSON record of|Give me a JSON object for|Describe]"
+        question = f"{expand(rng, asked)} {sentence}"
+        return _dump(rng, value, question + (" as JSON." if question.startswith("Describe") else "."))
     question = pick(
         rng,
         f"Write this as JSON: {sentence}",

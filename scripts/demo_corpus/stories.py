@@ -15,7 +15,7 @@ from demo_corpus.templates import TEXTS, capital, expand, expand_plot, read_plot
 PLOTS = sorted(path.stem for path in (TEXTS / "plots").glob("*.txt") if path.stem != "common")
 
 
-FEMALE = {"witch", "queen", "princess", "girl", "woman", "hen"}
+FEMALE = {"witch", "queen", "princess", "girl", "woman", "hen", "fairy", "mermaid"}
 MALE = {"wizard", "king", "prince", "knight", "boy", "man", "fisherman"}
 SIZES = ("little", "little", "small", "young", "old", "clever", "shy", "cheerful", "brave", "curious", "kind")
 ELDERS = {
@@ -51,10 +51,18 @@ RIDDLES = {
 def _character(rng: random.Random, noun: str | None = None) -> tuple[str, str, str, tuple[str, ...]]:
     """Noun, description ("shy fox"), name and pronouns."""
     if noun is None:
-        pool = rng.choices(
-            (["girl", "boy"], words.STORY_ANIMALS, words.STORY_BEINGS, words.STORY_PEOPLE), (4, 6, 2, 2)
-        )[0]
-        noun = rng.choice(pool)
+        pools = (
+            ["girl", "boy"],
+            words.STORY_ANIMALS,
+            words.STORY_BEINGS,
+            words.STORY_PEOPLE,
+            words.STORY_THINGS,
+        )
+        noun = (
+            rng.choice(rng.choices(pools, (8, 12, 5, 4, 3))[0])
+            if rng.random() < 0.95
+            else words.new_word(rng)
+        )
     he = "she" if noun in FEMALE else "he" if noun in MALE else pick(rng, "he", "she")
     human = noun in ("girl", "boy", "man", "woman") or noun in words.STORY_PEOPLE or noun in MALE | FEMALE
     names = (
@@ -63,7 +71,8 @@ def _character(rng: random.Random, noun: str | None = None) -> tuple[str, str, s
     size = rng.choice(SIZES) if rng.random() < 0.75 else ""
     if size == "old" and noun in ("girl", "boy"):
         size = "little"
-    return noun, f"{size} {noun}".strip(), rng.choice(names), PRONOUNS[he]
+    name = rng.choice(names) if rng.random() < 0.93 else capital(words.new_word(rng))
+    return noun, f"{size} {noun}".strip(), name, PRONOUNS[he]
 
 
 def cast(rng: random.Random, noun: str | None = None) -> dict[str, str]:
@@ -152,6 +161,11 @@ def exchange(rng: random.Random) -> Exchange:
                 f"How does this story go on? {text[:at]}",
             )
             return Exchange(question, text[at:].strip(), "")
+    if rng.random() < 0.05:
+        opening = (
+            text[: text.find(".") + 1] if rng.random() < 0.5 else " ".join(text.split()[: rng.randint(3, 9)])
+        )
+        return Exchange(opening, text[len(opening) :].strip(), "")
     topics = slots["topic"].split("|")
     a_kind = with_article(slots["kind"])
     about = rng.choice(
@@ -193,19 +207,18 @@ def page(rng: random.Random) -> str:
     return f"{title(rng, slots)}\n\n{text}" if rng.random() < 0.2 else text
 
 
-def poem(rng: random.Random) -> Exchange:
-    """A poem of four lines."""
-    lines = [line for line in read_plot("../poems") if not line.startswith("#")]
+def _verse(rng: random.Random, name: str) -> tuple[str, str]:
+    lines = [line for line in read_plot(f"../{name}") if not line.startswith("#")]
     topic, _, body = rng.choice(lines).partition(" = ")
-    text = expand(rng, body.replace(" / ", "\n"))
-    question = pick(
-        rng,
-        f"Write a poem about {topic}.",
-        f"Write a short poem about {topic}.",
-        f"Tell me a poem about {topic}.",
-        f"Can you write a poem about {topic}?",
-        f"A poem about {topic}, please.",
-        "Write a poem.",
-        "Tell me a poem.",
+    return topic, expand(rng, body.replace(" / ", "\n"))
+
+
+def poem(rng: random.Random) -> Exchange:
+    """A poem of four lines, or a haiku of three."""
+    kind = "haiku" if rng.random() < 0.25 else "poem"
+    topic, text = _verse(rng, "haiku" if kind == "haiku" else "poems")
+    request = (
+        f"[Write a {kind} about {topic}.|Write a short {kind} about {topic}.|Tell me a {kind} about {topic}.|"
+        f"Can you write a {kind} about {topic}?|A {kind} about {topic}, please.|Write a {kind}.|Tell me a {kind}.]"
     )
-    return Exchange(question, text, "")
+    return Exchange(expand(rng, request), text, "")

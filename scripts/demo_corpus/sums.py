@@ -94,28 +94,70 @@ def sum_exchange(rng: random.Random, held_out: bool = False) -> Exchange:
 
 def word_problem(rng: random.Random) -> Exchange:
     """A story of one sentence with a sum in it."""
-    name, he = (rng.choice(words.GIRLS), "she") if rng.random() < 0.5 else (rng.choice(words.BOYS), "he")
     thing = rng.choice(words.COUNTABLES)
+    name, has, does_he, who = (
+        ("I", "have", "do I", "You have")
+        if rng.random() < 0.35
+        else (person := words.person(rng), "has", f"does {pick(rng, 'she', 'he', person)}", f"{person} has")
+    )
+
+    def verb(plain: str, third: str) -> str:
+        return plain if name == "I" else third
+
     while True:
-        a, b = rng.randint(2, 40), rng.randint(2, 20)
+        a, b = rng.randint(2, 40), rng.randint(1, 20)
         if not is_held_out(a, "+", b) and not is_held_out(a, "-", b):
             break
     if rng.random() < 0.5 or a < b:
         result, sign = a + b, "+"
-        more = pick(rng, f"gets {b} more", f"finds {b} more", f"buys {b} more", f"is given {b} more")
-        question = (
-            f"{name} has {a} {thing} and {more}. How many {thing} does {he} have{pick(rng, ' now', '')}?"
+        more = pick(
+            rng, verb("get", "gets"), verb("find", "finds"), verb("buy", "buys"), verb("am given", "is given")
         )
+        question = f"{name} {has} {a} {thing} and {more} {b} more."
+        asked = f"How many {thing} {does_he} have{pick(rng, ' now', '')}?"
     else:
         result, sign = a - b, "-"
-        less = pick(rng, f"gives away {b}", f"loses {b}", f"sells {b}", f"gives {b} to a friend")
-        left = pick(rng, f"does {he} have left", "are left")
-        question = f"{name} has {a} {thing} and {less}. How many {thing} {left}?"
+        less = pick(rng, verb("give away", "gives away"), verb("lose", "loses"), verb("sell", "sells"))
+        question = f"{name} {has} {a} {thing} and {less} {b}."
+        asked = pick(rng, f"How many {thing} {does_he} have left?", f"How many {thing} are left?")
+    joined = (
+        f"If {question[:-1]}, {asked[0].lower()}{asked[1:]}" if rng.random() < 0.3 else f"{question} {asked}"
+    )
     return Exchange(
-        question,
-        f"{a} {sign} {b} = {result}. {name} has {result} {thing}{' left' if sign == '-' else ''}.",
+        joined,
+        f"{a} {sign} {b} = {result}. {who} {result} {thing}{' left' if sign == '-' else ''}.",
         str(result),
     )
+
+
+def mixed_exchange(rng: random.Random) -> Exchange:
+    """Two signs: times goes first, and brackets go before everything."""
+    x, y, z = (rng.randint(1, 10) for _ in range(3))
+    times = pick(rng, "*", TIMES)
+    text, value, steps = rng.choice(
+        (
+            (
+                f"{x} + {y} {times} {z}",
+                x + y * z,
+                f"{y} {times} {z} = {y * z}, and {x} + {y * z} = {x + y * z}",
+            ),
+            (
+                f"{x} {times} {y} + {z}",
+                x * y + z,
+                f"{x} {times} {y} = {x * y}, and {x * y} + {z} = {x * y + z}",
+            ),
+            (
+                f"({x} + {y}) {times} {z}",
+                (x + y) * z,
+                f"{x} + {y} = {x + y}, and {x + y} {times} {z} = {(x + y) * z}",
+            ),
+            (f"{x + y} - {x} + {z}", y + z, f"{x + y} - {x} = {y}, and {y} + {z} = {y + z}"),
+        )
+    )
+    question = pick(
+        rng, f"What is {text}?", f"{text} =", f"Calculate {text}.", f"{text}", f"How much is {text}?"
+    )
+    return Exchange(question, f"{steps}.", str(value))
 
 
 def number_question(rng: random.Random) -> Exchange:
@@ -186,13 +228,15 @@ def number_name(rng: random.Random) -> Exchange:
 
 def exchange(rng: random.Random) -> Exchange:
     """Any of the above."""
-    return rng.choices((sum_exchange, word_problem, number_question, number_name), (10, 3, 3, 1))[0](rng)
+    return rng.choices(
+        (sum_exchange, word_problem, number_question, number_name, mixed_exchange), (10, 3, 3, 1, 1)
+    )[0](rng)
 
 
 def drill(rng: random.Random) -> str:
     """A page of sums, the densest way to learn them."""
     lines = []
-    for _ in range(rng.randint(4, 24)):
+    for _ in range(rng.choice((1, 1, 2, rng.randint(4, 24)))):
         a, sign, b, result = operands(rng)
         lines.append(f"{a} {sign} {b} = {result}")
     return pick(rng, "", "", "Sums\n", "Small sums:\n") + "\n".join(lines)

@@ -18,7 +18,8 @@ TITLES = ("The Long Road", "City of Rain", "A Summer Alone", "The Iron Gate", "N
 def _block(rng: random.Random, name: str) -> Exchange:
     asked, answered = rng.choice(read_talk(name))
     answer = expand(rng, rng.choice(answered))
-    return Exchange(expand(rng, rng.choice(asked)), answer, answer)
+    slots = {"gibberish": words.new_word(rng), "gibberish2": words.new_word(rng)}
+    return Exchange(expand(rng, rng.choice(asked), slots), answer, answer)
 
 
 def small_talk(rng: random.Random) -> Exchange:
@@ -91,6 +92,11 @@ def program(rng: random.Random) -> Exchange:
         else f"Write a small program that {task}.",
         f"Show me Python code that {task}.",
     )
+    if "Hello, world" in code and rng.random() < 0.6:
+        question = expand(
+            rng,
+            "[Write hello world in Python.|Show me hello world in Python.|Hello world in Python, please.]",
+        )
     return Exchange(question, f"```python\n{code}\n```", code)
 
 

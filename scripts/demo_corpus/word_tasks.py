@@ -16,7 +16,7 @@ SENTENCES = (
     "[under the {tree}|in the garden|by the door|on the {thing}|near the river].",
     "[I like|We like|She likes|He likes|They like] {food} and {food2}.",
     "The {thing} is [on|under|behind|next to] the {thing2}.",
-    "{name} has a {color} {toy}.",
+    "{name} has {a color} {toy}.",
     "[Today|Tomorrow] it will be {weather}.",
     "{name} and {name2} go to [school|the market|the beach|the park].",
     "The {color} {vehicle} is [very fast|very slow|new|old].",
@@ -46,20 +46,19 @@ def sentence(rng: random.Random) -> str:
     return expand(rng, rng.choice(SENTENCES), slots)
 
 
-def new_word(rng: random.Random) -> str:
-    """A word that does not exist, of two or three syllables: the only way to spell it is to look at its letters."""
-    syllables = (
-        rng.choice("bcdfghjklmnprstvwz")
-        + rng.choice("aeiou")
-        + rng.choice(("", "", "n", "r", "l", "s", "t", "m"))
-        for _ in range(rng.randint(2, 3))
-    )
-    return "".join(syllables)
+def phrase(rng: random.Random) -> str:
+    """Words in no order at all, some of them new: only copying helps."""
+    some = [
+        rng.choice(words.SPELLING) if rng.random() < 0.8 else words.new_word(rng)
+        for _ in range(rng.randint(2, 7))
+    ]
+    text = " ".join(some)
+    return capital(text) + "." if rng.random() < 0.3 else text
 
 
 def on_word(rng: random.Random) -> Exchange:
     """A task on one word."""
-    word = rng.choice(words.SPELLING) if rng.random() < 0.7 else new_word(rng)
+    word = rng.choice(words.SPELLING) if rng.random() < 0.7 else words.new_word(rng)
     quoted = pick(rng, f'"{word}"', word, f"the word {word}", f'the word "{word}"')
     match rng.choice((0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6)):
         case 0:
@@ -100,7 +99,13 @@ def on_word(rng: random.Random) -> Exchange:
             )
             answer = word[-1].upper()
         case 5:
-            question = pick(rng, f"Spell {quoted} backwards.", f"Spell {quoted} backward.")
+            question = pick(
+                rng,
+                f"Spell {quoted} backwards.",
+                f"Spell {quoted} backward.",
+                f"Reverse {quoted}.",
+                f"Write {quoted} backwards.",
+            )
             answer = "-".join(reversed(word))
         case _:
             question = pick(rng, f"Write {quoted} with a capital letter.", f"Capitalize {quoted}.")
@@ -110,7 +115,7 @@ def on_word(rng: random.Random) -> Exchange:
 
 def on_sentence(rng: random.Random) -> Exchange:
     """A task on a sentence."""
-    text = sentence(rng)
+    text = sentence(rng) if rng.random() < 0.7 else phrase(rng)
     match rng.randrange(6):
         case 0 | 1:
             question = pick(

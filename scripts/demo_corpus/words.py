@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 
 from demo_corpus.templates import TEXTS
@@ -26,6 +27,24 @@ def _read_pairs(name: str) -> dict[str, str]:
 
 
 LISTS = _read_lists()
+_START = "bcdfghjklmnprstvwz"
+
+
+def new_word(rng: random.Random) -> str:
+    """A word that does not exist, of two or three syllables: nothing about it can be remembered, only copied."""
+    syllables = (
+        rng.choice(_START) + rng.choice("aeiou") + rng.choice(("", "", "n", "r", "l", "s", "t", "m", "ck"))
+        for _ in range(rng.randint(1, 3))
+    )
+    return "".join(syllables)
+
+
+def person(rng: random.Random) -> str:
+    """A name, now and then a new one."""
+    name = rng.choice(GIRLS + BOYS) if rng.random() < 0.75 else new_word(rng)
+    return name[0].upper() + name[1:]
+
+
 PLURALS = _read_pairs("plurals.txt")
 EMOJIS = _read_pairs("emoji.txt")
 
@@ -60,6 +79,7 @@ TENS = LISTS["tens"]
 ORDINALS = LISTS["ordinals"]
 STORY_ANIMALS = LISTS["story_animals"]
 STORY_BEINGS = LISTS["story_beings"]
+STORY_THINGS = LISTS["story_things"]
 STORY_PEOPLE = LISTS["story_people"]
 BY_SIZE = LISTS["by_size"]
 ADJECTIVES = LISTS["adjectives"]

@@ -22,9 +22,10 @@ from demo_train.model import Llama
 from demo_train.vocabulary import BEGIN_ID, END_ID
 
 HELD_OUT_SEED = 20_000
-HELD_OUT_DOCUMENTS = 300
+HELD_OUT_DOCUMENTS = 200
 MAX_SCORED = 512
 ANSWER_LIMIT = 96
+SKILLS = ("facts", "sums", "reading", "counting", "json", "words", "languages", "lists")
 STORY_LIMIT = 640
 
 Forward = Callable[[mx.array], mx.array]
@@ -186,10 +187,7 @@ def _score(results: Iterable[tuple[bool, bool]]) -> dict[str, float]:
 
 def skills(model: Llama, tokenizer: Tokenizer, count: int = 200) -> dict[str, dict[str, float]]:
     """For each skill the share of right answers, of answers that ended by themselves, and how many were asked."""
-    asked = {
-        name: held_out_exchanges(name, count)
-        for name in ("facts", "sums", "counting", "json", "words", "languages", "lists")
-    }
+    asked = {name: held_out_exchanges(name, count) for name in SKILLS}
     asked["sums of unseen pairs"] = new_sums(count)
     asked["sums up to 20 + 20"] = all_small_sums(20)
     table = {}

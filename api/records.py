@@ -119,5 +119,9 @@ def _line(record: dict[str, Any]) -> bytes:
     return _encoded(record) + b"\n"
 
 
+# Made once: json.dumps with options makes an encoder for every record, which costs more than encoding one.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def _encoded(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(value).encode()

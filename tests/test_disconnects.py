@@ -240,7 +240,7 @@ def test_racing_clients_that_leave_at_random_lose_no_end_and_no_place(tiny_model
                 return None
 
         with ThreadPoolExecutor(20) as pool:
-            for _ in range(3):
+            for _ in range(2):
                 for i, text in enumerate(pool.map(race, range(20))):
                     assert text is None or text == alone[i]
         assert served.answer(ask("racer 0", 30)).text == alone[0]

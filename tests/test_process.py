@@ -147,7 +147,7 @@ def test_the_old_model_answers_pings_until_the_new_one_is_there(tiny_model: Path
             assert answer is not None
             assert (answer[0], answer[1]["model"]) == (200, "tiny")
             release()
-            assert load.result() == (200, b'{"Success":true}')
+            assert load.result() == (200, b'{"Success":true}\n')
             request.answer()
         answer = running.health()
         assert answer is not None
@@ -573,6 +573,7 @@ def test_pings_are_answered_all_through_a_long_prefill(slow_model: Path) -> None
     assert statistics.median(took) < 0.05
 
 
+@pytest.mark.slow
 def test_pings_are_answered_all_through_a_load(tiny_model: Path, big_model: Path) -> None:
     with hosted(tiny_model) as running, ThreadPoolExecutor(1) as pool:
         busy = [True]

@@ -25,6 +25,8 @@ import threading
 import time
 from datetime import datetime
 
+from runner.levels import TRACE
+
 MAX_LINE = 8 * 1024
 QUEUED_LINES = 4096
 STDERR = 2
@@ -41,7 +43,6 @@ STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"
 
 # Python's levels on slog's scale; the logger filters on Python's.
 SLOG = {logging.DEBUG: -4, logging.INFO: 0, logging.WARNING: 4, logging.ERROR: 8, logging.CRITICAL: 8}
-TRACE = 5
 
 
 class SlogFormatter(logging.Formatter):

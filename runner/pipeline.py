@@ -18,6 +18,7 @@ from runner import device
 from runner.cache.prefix import Session
 from runner.engine import LoadedModel
 from runner.errors import EmptyPrompt, PromptTooLong, RunnerError
+from runner.levels import TRACE
 from runner.meter import Meter, rate
 from runner.output import Output
 from runner.sampling import Draw, Sampler, make_sampler, token_logprob
@@ -70,11 +71,30 @@ def generate(
     # 5. ids -> caches that already hold as many of them as possible
     with loaded.prefix.session(prompt, len(prompt) + min(limit, RESERVE_AT_MOST)) as session:
         meter.prompt, meter.cached = len(prompt), session.matched
-        end: End = "cancelled"
         # 6. all ids but the last, chunk by chunk
-        if prefill(loaded, session, cancelled, housekeep):
-            # 7. and 8. one id per step, each turned into text
-            end = speak(loaded, session, sampler, output, limit, meter, emit, cancelled, housekeep)
+        ready = prefill(loaded, session, cancelled, housekeep)
+        end: End = "length" if ready else "cancelled"
+        # 7. one id per step
+        for token, draw in decode(loaded, session, sampler, limit) if ready else ():
+            meter.token_read()
+            session.append(token)
+            trace(loaded, token)
+            if cancelled.is_set():
+                end = "cancelled"
+                break
+            if token in loaded.tokenizer.eos_ids:
+                end = "stop"
+                break
+            meter.generated += 1
+            # 8. id -> text that is safe to send
+            text, logprobs = output.feed(token, token_logprob(draw, loaded.tokenizer.piece))
+            if text:
+                emit(Chunk(text, token, meter.usage(), logprobs))
+            if output.stopped:
+                end = "stop"
+                break
+            if meter.generated % RELEASE_EVERY == 1:  # also after the first token, to drop prefill's buffers
+                housekeep()
     # 9. exactly one end
     finish(end, output, session, meter, emit)
 
@@ -106,36 +126,6 @@ def prefill(loaded: LoadedModel, session: Session, cancelled: Flag, housekeep: C
     return not cancelled.is_set()
 
 
-def speak(
-    loaded: LoadedModel,
-    session: Session,
-    sampler: Sampler,
-    output: Output,
-    limit: int,
-    meter: Meter,
-    emit: Emit,
-    cancelled: Flag,
-    housekeep: Callable[[], None],
-) -> End:
-    """Generate until something ends it; emit a Chunk for whatever text has become safe."""
-    for token, draw in decode(loaded, session, sampler, limit):
-        meter.token_read()
-        session.append(token)
-        if cancelled.is_set():
-            return "cancelled"
-        if token in loaded.tokenizer.eos_ids:
-            return "stop"
-        meter.generated += 1
-        text, logprobs = output.feed(token, token_logprob(draw, loaded.tokenizer.piece))
-        if text:
-            emit(Chunk(text, token, meter.usage(), logprobs))
-        if output.stopped:
-            return "stop"
-        if meter.generated % RELEASE_EVERY == 1:  # also after the first token, to drop prefill's buffers
-            housekeep()
-    return "length"
-
-
 def decode(loaded: LoadedModel, session: Session, sampler: Sampler, limit: int) -> Iterator[tuple[int, Draw]]:
     """Yield up to `limit` tokens, each one read only after the step that follows it was dispatched.
 
@@ -145,13 +135,13 @@ def decode(loaded: LoadedModel, session: Session, sampler: Sampler, limit: int) 
     finite = mx.isfinite(logits).all()
     draw = sampler(logits)
     begin(finite, *draw.arrays())
-    if not finite.item():
-        raise RunnerError("the model's logits are not finite: its weights are broken")
     for position in range(limit):
         token, ahead = draw.token, None
         if position + 1 < limit:
             ahead = sampler(forward(loaded, session, token[None]))
             begin(*ahead.arrays())
+        if position == 0 and not finite.item():
+            raise RunnerError("the model's logits are not finite: its weights are broken")
         yield whole(token), draw
         if ahead is None:
             return
@@ -172,6 +162,12 @@ def begin(*arrays: mx.array) -> None:
 def whole(token: mx.array) -> int:
     """A token array [1] as a number; waits for the device."""
     return int(token.item())  # type: ignore[arg-type]  # the stub allows complex
+
+
+def trace(loaded: LoadedModel, token: int) -> None:
+    """Each token in the log, where that is asked for."""
+    if log.isEnabledFor(TRACE):
+        log.log(TRACE, "Token", extra={"id": token, "piece": loaded.tokenizer.piece(token)})
 
 
 def finish(end: End, output: Output, session: Session, meter: Meter, emit: Emit) -> None:

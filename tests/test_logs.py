@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from api.environment import log_level, max_queue
-from api.logs import MAX_LINE, QUEUED_LINES, TRACE, PipeHandler, SlogFormatter, calm, python_level
+from api.logs import MAX_LINE, QUEUED_LINES, PipeHandler, SlogFormatter, calm, python_level
+from runner.levels import TRACE
 
 HOST_PREFIXES = (
     "mlx:", "MLX:", "panic:", "fatal error:", "error:", "Error:", "CUDA error", "ROCm error",

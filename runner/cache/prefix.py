@@ -35,6 +35,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from runner.cache.base import LayerCache
+from runner.levels import TRACE
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class PrefixCache:
             level = all(cache.rewind(offset) for cache in session.caches)
         if level and offset:
             self._tokens, self._caches = known[:offset], session.caches
+            log.log(TRACE, "kv cache", extra={"tokens": offset, "size": self.nbytes})
         elif offset:
             log.warning("Cache entry dropped", extra={"offsets": [cache.offset for cache in session.caches]})
 

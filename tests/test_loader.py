@@ -79,9 +79,10 @@ def test_on_a_cpu_every_float_type_is_computed_in_float32(folder: Path, dtype: m
     assert model(mx.array([[1]]), model.make_caches()).dtype == mx.float32
 
 
-def test_a_missing_directory_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="nowhere"):
-        open_model(str(tmp_path / "nowhere"))
+@pytest.mark.parametrize("name", ["nowhere", "x" * 300, "a\0b", "~nobody-of-that-name/x"])
+def test_a_name_that_leads_nowhere_is_not_found(name: str) -> None:
+    with pytest.raises(ModelNotFound, match="not found: give the path"):
+        open_model(name)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])

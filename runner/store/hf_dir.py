@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from runner.errors import BadModelFiles, ModelNotFound
+from runner.errors import BadModelFiles
 from runner.store.files import ModelFiles, parse_object, read_text, require_regular
 
 INDEX = "model.safetensors.index.json"
@@ -17,10 +17,8 @@ INDEX = "model.safetensors.index.json"
 def open_directory(folder: Path, name: str) -> ModelFiles:
     """Read the descriptions and list the weight files.
 
-    Raises ModelNotFound if there is no such directory, BadModelFiles for what is missing or broken in it.
+    Raises BadModelFiles for what is missing or broken in it.
     """
-    if not folder.is_dir():
-        raise ModelNotFound(f"model {name!r} not found: no such directory")
     return ModelFiles(
         name=name,
         config=_required(folder, "config.json"),

@@ -166,9 +166,9 @@ class Worker:
                 else:
                     self._run_call(job)
             device.leave()
-        except BaseException as error:
+        except BaseException as error:  # rule 7; nobody is left who could handle it
+            log.critical("MLX thread died", exc_info=True)
             self._on_death(f"the MLX thread died: {type(error).__name__}: {error}")
-            raise
 
     def _next(self) -> Job | None:
         with self._changed:
@@ -202,7 +202,7 @@ class Worker:
         try:
             job.call()
         except RunnerError as error:
-            job.result.set_exception(type(error)(*error.args))
+            job.result.set_exception(_bare(error))
         except Exception as error:  # rule 5
             log.exception("Job failed")
             job.result.set_exception(RunnerError(explain(error)))
@@ -236,6 +236,12 @@ def _refuse(job: Job, error: RunnerError) -> None:
         job.emit(Failed(str(error), error.status))
     elif job.result.set_running_or_notify_cancel():
         job.result.set_exception(error)
+
+
+def _bare(error: RunnerError) -> RunnerError:
+    """The same error without the frames and causes that would keep arrays alive."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 def explain(error: Exception) -> str:

@@ -53,14 +53,14 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--steps", type=int, default=20000, help="training steps (default %(default)s)")
+    add("--steps", type=int, default=19000, help="training steps (default %(default)s)")
     add("--batch", type=int, default=65536, metavar="TOKENS", help="tokens a step (default %(default)s)")
     add("--length", type=int, default=512, help="tokens a row (default %(default)s)")
-    add("--long-length", type=int, default=8192, help="tokens a row in the last steps (default %(default)s)")
+    add("--long-length", type=int, default=8192, help="tokens a long row (default %(default)s)")
     add(
         "--long-share",
         type=float,
-        default=0.15,
+        default=0.12,
         help="share of the steps with long rows (default %(default)s)",
     )
     add("--learning-rate", type=float, default=2e-3, help="peak learning rate (default %(default)s)")

@@ -52,7 +52,7 @@ WEIGHTS = {
     "words": 12,
     "languages": 6,
     "lists": 8,
-    "reading": 6,
+    "reading": 9,
     "stories": 5,
     "poems": 1.5,
 }

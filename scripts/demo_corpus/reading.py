@@ -9,7 +9,7 @@ import random
 
 from demo_corpus import words
 from demo_corpus.exchange import Exchange, pick
-from demo_corpus.templates import capital, with_article
+from demo_corpus.templates import with_article
 
 PLACES = (
     "the park",
@@ -23,44 +23,37 @@ PLACES = (
 )
 
 
-def _owners(rng: random.Random) -> tuple[list[str], Exchange]:
-    names = [words.person(rng) for _ in range(rng.randint(1, 3))]
-    toys = rng.sample(words.TOYS, len(names))
-    colors = rng.sample(words.PLAIN_COLORS, len(names))
-    text = [
-        f"{name} has {with_article(f'{color} {toy}')}."
-        for name, color, toy in zip(names, colors, toys, strict=True)
-    ]
-    at = rng.randrange(len(names))
-    name, color, toy = names[at], colors[at], toys[at]
-    match rng.randrange(3):
-        case 0:
-            return text, Exchange(f"Who has the {toy}?", f"{name} has the {toy}.", name)
-        case 1:
-            return text, Exchange(
-                f"What does {name} have?", f"{name} has {with_article(f'{color} {toy}')}.", toy
-            )
-        case _:
-            return text, Exchange(f"What color is the {toy}?", f"The {toy} is {color}.", color)
+Text = tuple[list[str], list[Exchange]]
+"""The sentences, and every question about them."""
 
 
-def _trips(rng: random.Random) -> tuple[list[str], Exchange]:
-    names = [words.person(rng) for _ in range(rng.randint(1, 3))]
-    places = rng.sample(PLACES, len(names))
-    days = rng.sample(words.DAYS, len(names))
-    text = [f"{name} goes to {place} on {day}." for name, place, day in zip(names, places, days, strict=True)]
-    at = rng.randrange(len(names))
-    name, place, day = names[at], places[at], days[at]
-    match rng.randrange(3):
-        case 0:
-            return text, Exchange(f"Where does {name} go?", f"{name} goes to {place}.", place)
-        case 1:
-            return text, Exchange(f"When does {name} go to {place}?", f"On {day}.", day)
-        case _:
-            return text, Exchange(f"Who goes to {place}?", f"{name} goes to {place}.", name)
+def _owners(rng: random.Random) -> Text:
+    count = rng.randint(1, 3)
+    names = [words.person(rng) for _ in range(count)]
+    toys, colors = rng.sample(words.TOYS, count), rng.sample(words.PLAIN_COLORS, count)
+    text, asked = [], []
+    for name, color, toy in zip(names, colors, toys, strict=True):
+        thing = with_article(f"{color} {toy}")
+        text.append(f"{name} has {thing}.")
+        asked.append(Exchange(f"Who has the {toy}?", f"{name} has the {toy}.", name))
+        asked.append(Exchange(f"What does {name} have?", f"{name} has {thing}.", toy))
+        asked.append(Exchange(f"What color is the {toy}?", f"The {toy} is {color}.", color))
+    return text, asked
 
 
-def _facts(rng: random.Random) -> tuple[list[str], Exchange]:
+def _trips(rng: random.Random) -> Text:
+    count = rng.randint(1, 3)
+    names = [words.person(rng) for _ in range(count)]
+    text, asked = [], []
+    for name, place, day in zip(names, rng.sample(PLACES, count), rng.sample(words.DAYS, count), strict=True):
+        text.append(f"{name} goes to {place} on {day}.")
+        asked.append(Exchange(f"Where does {name} go?", f"{name} goes to {place}.", place))
+        asked.append(Exchange(f"When does {name} go to {place}?", f"On {day}.", day))
+        asked.append(Exchange(f"Who goes to {place}?", f"{name} goes to {place}.", name))
+    return text, asked
+
+
+def _facts(rng: random.Random) -> Text:
     name, age, city, job = (
         words.person(rng),
         rng.randint(18, 80),
@@ -69,43 +62,39 @@ def _facts(rng: random.Random) -> tuple[list[str], Exchange]:
     )
     text = [f"{name} is {age} years old.", f"{name} lives in {city}.", f"{name} is {with_article(job)}."]
     rng.shuffle(text)
-    question, answer, key = rng.choice(
-        (
-            (f"How old is {name}?", f"{name} is {age} years old.", str(age)),
-            (f"Where does {name} live?", f"{name} lives in {city}.", city),
-            (f"What is the job of {name}?", f"{name} is {with_article(job)}.", job),
-        )
-    )
-    return text, Exchange(question, answer, key)
-
-
-def _things(rng: random.Random) -> tuple[list[str], Exchange]:
-    count = rng.randint(1, 3)
-    things, places = rng.sample(words.TOOLS, count), rng.sample(words.FURNITURE, count)
-    where = [pick(rng, "on", "under", "behind", "next to") for _ in range(count)]
-    text = [
-        f"The {thing} is {word} the {place}."
-        for thing, word, place in zip(things, where, places, strict=True)
+    return text, [
+        Exchange(f"How old is {name}?", f"{name} is {age} years old.", str(age)),
+        Exchange(f"Where does {name} live?", f"{name} lives in {city}.", city),
+        Exchange(f"What is the job of {name}?", f"{name} is {with_article(job)}.", job),
     ]
-    at = rng.randrange(count)
-    if rng.random() < 0.6:
-        return text, Exchange(f"Where is the {things[at]}?", capital(text[at]), places[at])
-    return text, Exchange(
-        f"What is {where[at]} the {places[at]}?",
-        f"The {things[at]} is {where[at]} the {places[at]}.",
-        things[at],
-    )
+
+
+def _things(rng: random.Random) -> Text:
+    count = rng.randint(1, 3)
+    text, asked = [], []
+    for thing, place in zip(rng.sample(words.TOOLS, count), rng.sample(words.FURNITURE, count), strict=True):
+        where = f"{pick(rng, 'on', 'under', 'behind', 'next to')} the {place}"
+        text.append(f"The {thing} is {where}.")
+        asked.append(Exchange(f"Where is the {thing}?", f"The {thing} is {where}.", place))
+        asked.append(Exchange(f"What is {where}?", f"The {thing} is {where}.", thing))
+    return text, asked
+
+
+def _any(rng: random.Random) -> Text:
+    return rng.choice((_owners, _trips, _facts, _things))(rng)
 
 
 def exchange(rng: random.Random) -> Exchange:
     """A text of one to three sentences and a question about it."""
-    text, one = rng.choice((_owners, _trips, _facts, _things))(rng)
+    text, asked = _any(rng)
+    one = rng.choice(asked)
     body = " ".join(text)
-    question = pick(
-        rng,
-        f"{body} {one.question}",
-        f"{body} {one.question}",
-        f"Read this: {body} {one.question}",
-        f"{body}\n{one.question}",
-    )
-    return Exchange(question, one.answer, one.key)
+    start, gap = pick(rng, "", "", "Read this: "), pick(rng, " ", " ", "\n")
+    return Exchange(f"{start}{body}{gap}{one.question}", one.answer, one.key)
+
+
+def page(rng: random.Random) -> str:
+    """A text and every question about it: the densest way to learn who is who."""
+    text, asked = _any(rng)
+    rng.shuffle(asked)
+    return "\n".join([" ".join(text), *(f"{one.question} {one.answer}" for one in asked)])

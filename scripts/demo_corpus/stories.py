@@ -161,7 +161,7 @@ def exchange(rng: random.Random) -> Exchange:
                 f"How does this story go on? {text[:at]}",
             )
             return Exchange(question, text[at:].strip(), "")
-    if rng.random() < 0.05:
+    if rng.random() < 0.12:
         opening = (
             text[: text.find(".") + 1] if rng.random() < 0.5 else " ".join(text.split()[: rng.randint(3, 9)])
         )

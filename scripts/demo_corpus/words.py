@@ -33,7 +33,11 @@ _START = "bcdfghjklmnprstvwz"
 def new_word(rng: random.Random) -> str:
     """A word that does not exist, of two or three syllables: nothing about it can be remembered, only copied."""
     syllables = (
-        rng.choice(_START) + rng.choice("aeiou") + rng.choice(("", "", "n", "r", "l", "s", "t", "m", "ck"))
+        rng.choice(_START)
+        + rng.choice("aeiou")
+        + rng.choice(
+            ("", "", "", "n", "r", "l", "s", "t", "m", "ck", "b", "d", "p", "g", "x", "th", "sh", "ll")
+        )
         for _ in range(rng.randint(1, 3))
     )
     return "".join(syllables)

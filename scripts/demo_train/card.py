@@ -91,8 +91,8 @@ def _table(config: dict[str, Any], facts: dict[str, Any]) -> str:
         f"({facts['steps'] * facts['tokens_per_step'] / 1e6:.0f} million), seed {facts['seed']}, "
         f"{facts['seconds'] / 60:.1f} minutes on {facts['device']}",
         "schedule": f"AdamW, peak learning rate {facts['learning_rate']}, warm-up and cosine; rows of "
-        f"{facts['length']} tokens, in the last {100 * facts['long_share']:.0f} % of the steps of "
-        f"{facts['long_length']}",
+        f"{facts['length']} tokens, in {100 * facts['long_share']:.0f} % of the steps "
+        f"(every second block towards the end) of {facts['long_length']}",
         "loss at the end": f"{facts['loss']:.4f} per token (natural logarithm, mean of the last 100 steps)",
         "held-out perplexity": f"{held_out['perplexity']:.4f} per token over {held_out['documents']} documents "
         f"({held_out['tokens']:,} tokens) that the training never saw",

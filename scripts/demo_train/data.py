@@ -27,7 +27,7 @@ Block = NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class Plan:
-    """How many tokens a step takes, and from which step on its rows are long."""
+    """How many tokens a step takes, and which share of the steps has long rows."""
 
     tokenizer: str
     seed: int
@@ -38,9 +38,14 @@ class Plan:
     long_share: float
 
     def length_at(self, block: int) -> int:
-        """The row length of a block: the last ones are long, so that late positions are trained too."""
+        """The row length of a block.
+
+        Towards the end every second block has long rows, so that late positions are trained, and the short texts
+        that people mostly write are not forgotten.
+        """
         blocks = -(-self.steps // STEPS_PER_BLOCK)
-        return self.long_length if block >= round(blocks * (1 - self.long_share)) else self.length
+        ordinary = round(blocks * (1 - 2 * self.long_share))
+        return self.long_length if block >= ordinary and (block - ordinary) % 2 == 0 else self.length
 
 
 def make_block(plan: Plan, index: int) -> Block:

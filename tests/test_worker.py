@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -148,7 +149,10 @@ def test_a_failure_of_mlx_is_one_error_record_and_the_next_request_is_served(
     assert answer.is_silent()
 
 
-def test_a_failed_request_leaves_no_array_behind(worker: Worker, give: Give) -> None:
+def test_a_failed_request_leaves_no_array_behind(
+    worker: Worker, give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("runner.worker"), "propagate", False)  # pytest keeps what is logged
     model = script("abcdef", "p")
     give(model, "p")
     model.fail_at = 3

@@ -188,7 +188,7 @@ def test_unloading_frees_the_model(worker: Worker, tmp_path: Path) -> None:
     before = worker.status.memory
     worker.unload().result(WAIT_S)
     assert not worker.status.ready
-    assert worker.status.memory < before / 2
+    assert before - worker.status.memory > 200_000  # its weights; other tests' models may be there too
 
 
 def test_an_error_in_a_job_that_is_no_request_is_its_result(worker: Worker) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from api import lifecycle, logs
 from api.address import AddressTaken, bind
 from api.command_line import Arguments, parse
-from api.environment import log_level, max_queue
+from api.environment import log_level, max_queue, model_store
 from runner.errors import BackendMissing, RunnerError, ShuttingDown
 
 if TYPE_CHECKING:
@@ -77,6 +77,10 @@ class Ending:
 def main() -> NoReturn:
     """Serve until told to stop. Never returns: every end is one of the exit codes in lifecycle.py."""
     gc.disable()  # importing makes hardly any garbage, and looking for it takes a tenth of the start
+    if sys.argv[1:2] == ["import"]:
+        from api import importing
+
+        importing.main(sys.argv[2:])
     arguments = parse(sys.argv[1:])
     if arguments.hosted:
         lifecycle.watch_parent()
@@ -108,7 +112,7 @@ def start_worker(ending: Ending) -> Worker:
             "MLX has no backend on this machine: pip install 'mlx-runner[cpu]', "
             f"or the extra cuda12 or cuda13 ({error})"
         ) from None
-    worker = Worker(max_queue(), ending.worker_died)
+    worker = Worker(max_queue(), ending.worker_died, model_store())
     worker.start()
     return worker
 

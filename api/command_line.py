@@ -22,6 +22,7 @@ EPILOG = """\
 examples:
   mlx-runner                                 the built-in demo model on 127.0.0.1:11435
   mlx-runner --model ~/models/Llama-3.2-1B   a Hugging Face directory (config.json, tokenizer.json, *.safetensors)
+  mlx-runner import DIR --name NAME          a Hugging Face directory into the model store; then --model NAME
   mlx-runner runner --mlx-engine --model NAME --port N    as a host process spawns it; ends with its parent
 
 then:
@@ -29,6 +30,7 @@ then:
   curl -N http://127.0.0.1:11435/completion -d '{"prompt": "Once upon a time", "options": {"num_predict": 60}}'
 
 environment:
+  OLLAMA_MODELS     the model store (default ~/.ollama/models)
   OLLAMA_DEBUG      1 logs more, 2 logs everything
   OLLAMA_MAX_QUEUE  how many requests may wait before the next one gets 503 (default 512)
 
@@ -69,7 +71,13 @@ def _parser(hosted: bool) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--model", "-model", metavar="PATH", default="", help="a model directory (default: the demo model)")
+    add(
+        "--model",
+        "-model",
+        metavar="MODEL",
+        default="",
+        help="a directory, or a name in the store (default: demo)",
+    )
     add(
         "--host",
         "-host",

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
+
+from runner.store.resolve import DEFAULT_STORE
 
 TRUE = ("1", "t", "T", "TRUE", "true", "True")
 DEFAULT_MAX_QUEUE = 512
@@ -26,6 +29,12 @@ def log_level(environ: Mapping[str, str] = os.environ) -> int:
         return -4 * int(value)
     except ValueError:
         return 0
+
+
+def model_store(environ: Mapping[str, str] = os.environ) -> Path:
+    """OLLAMA_MODELS, or where hosts keep their models if it is not set."""
+    value = variable("OLLAMA_MODELS", environ)
+    return Path(value).expanduser() if value else DEFAULT_STORE.expanduser()
 
 
 def max_queue(environ: Mapping[str, str] = os.environ) -> int:

@@ -22,8 +22,8 @@ from runner.cache.prefix import PrefixCache
 from runner.engine import LoadedModel
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.models.base import Model
-from runner.store.files import ModelFiles
-from runner.store.safetensors_header import check
+from runner.store.files import ModelFiles, WeightFile
+from runner.store.safetensors_header import read_tensors
 from runner.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -50,12 +50,12 @@ def load(files: ModelFiles, progress: Progress) -> LoadedModel:
         raise UnsupportedModel("quantized weights are not supported yet: give a float checkpoint")
     model = models.build(files.config)
     tokenizer = Tokenizer(files.tokenizer_json, files.tokenizer_config, files.generation_config, files.config)
-    before = [_fingerprint(path) for path in files.weights]
+    before = [_fingerprint(file.path) for file in files.weights]
     weights = model.rename(_read_all(files.weights))
     weights = {name: _converted(name, array) for name, array in weights.items()}
     _assign(model, weights)
     _evaluate(weights, progress)
-    if before != [_fingerprint(path) for path in files.weights]:
+    if before != [_fingerprint(file.path) for file in files.weights]:
         raise BadModelFiles("weight files changed while they were read; load the model again")
     _check_vocabulary(tokenizer, model.vocab_size)
     device.wire_weights()
@@ -82,20 +82,20 @@ def load(files: ModelFiles, progress: Progress) -> LoadedModel:
     return loaded
 
 
-def _read_all(paths: tuple[Path, ...]) -> dict[str, mx.array]:
+def _read_all(files: tuple[WeightFile, ...]) -> dict[str, mx.array]:
     weights: dict[str, mx.array] = {}
-    for path in paths:
-        weights.update(_read(path))
+    for file in files:
+        weights.update(_read(file))
     return weights
 
 
-def _read(path: Path) -> dict[str, mx.array]:
+def _read(file: WeightFile) -> dict[str, mx.array]:
     """One file's tensors, unevaluated."""
-    check(path, path.name)
+    read_tensors(file.path, file.name)
     try:
-        arrays = mx.load(str(path), format="safetensors")
+        arrays = mx.load(str(file.path), format="safetensors")
     except (RuntimeError, ValueError, OSError) as error:
-        raise BadModelFiles(f"{path.name}: not a valid safetensors file: {error}") from None
+        raise BadModelFiles(f"{file.name}: not a valid safetensors file: {error}") from None
     assert isinstance(arrays, dict)
     return arrays
 

@@ -28,13 +28,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from runner import device
 from runner.engine import LoadedModel
 from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
 from runner.loader import load
 from runner.pipeline import Emit, generate
-from runner.store.resolve import open_model
+from runner.store.resolve import DEFAULT_STORE, open_model
 from runner.tokenizer import Tokenizer
 from runner.types import Failed, GenerateRequest, Status
 
@@ -69,9 +70,10 @@ Job = GenerateJob | CallJob
 class Worker:
     """Owns the thread and, through it, the loaded model."""
 
-    def __init__(self, limit: int, on_death: Callable[[str], None]) -> None:
+    def __init__(self, limit: int, on_death: Callable[[str], None], store: Path = DEFAULT_STORE) -> None:
         self._limit = limit
         self._on_death = on_death
+        self._store = store
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -212,7 +214,9 @@ class Worker:
 
     def _load(self, reference: str) -> None:
         try:
-            loaded = load(open_model(reference), lambda share: self._publish(progress=int(100 * share)))
+            loaded = load(
+                open_model(reference, self._store), lambda share: self._publish(progress=int(100 * share))
+            )
         except Exception:
             self._publish(progress=100 if self._loaded else 0)
             raise

@@ -81,7 +81,7 @@ def test_on_a_cpu_every_float_type_is_computed_in_float32(folder: Path, dtype: m
 
 @pytest.mark.parametrize("name", ["nowhere", "x" * 300, "a\0b", "~nobody-of-that-name/x"])
 def test_a_name_that_leads_nowhere_is_not_found(name: str) -> None:
-    with pytest.raises(ModelNotFound, match="not found: give the path"):
+    with pytest.raises(ModelNotFound, match="not found: it is no name in the model store"):
         open_model(name)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 
 from runner.errors import BadModelFiles
-from runner.store.safetensors_header import MAX_DIMENSION, check
+from runner.store.safetensors_header import MAX_DIMENSION, read_tensors
 
 GOOD: dict[str, Any] = {
     "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
@@ -31,7 +31,7 @@ def write(path: Path, header: Any, data: bytes = DATA) -> Path:
 
 def ours(path: Path) -> bool:
     try:
-        check(path, path.name)
+        read_tensors(path, path.name)
     except BadModelFiles:
         return False
     return True
@@ -74,7 +74,7 @@ def test_a_good_file_is_accepted_by_both(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_named(tmp_path: Path, header: Any, what: str) -> None:
     with pytest.raises(BadModelFiles, match=what):
-        check(write(tmp_path / "x", header), "x")
+        read_tensors(write(tmp_path / "x", header), "x")
 
 
 @pytest.mark.parametrize("length", [0, 100_000_001, 2**63, 2**64 - 1])

@@ -20,6 +20,14 @@ MAX_JSON_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A safetensors file, and what an error calls it."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFiles:
     """One model's parts: parsed descriptions, and where its tensors lie."""
 
@@ -28,7 +36,7 @@ class ModelFiles:
     tokenizer_json: str
     tokenizer_config: dict[str, Any]
     generation_config: dict[str, Any]
-    weights: tuple[Path, ...]
+    weights: tuple[WeightFile, ...]
 
 
 def require_regular(path: Path, name: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import BadModelFiles
-from runner.store.files import ModelFiles, parse_object, read_text, require_regular
+from runner.store.files import ModelFiles, WeightFile, parse_object, read_text, require_regular
 
 INDEX = "model.safetensors.index.json"
 
@@ -37,7 +37,7 @@ def _optional(folder: Path, name: str) -> dict[str, Any]:
     return _required(folder, name) if (folder / name).exists() else {}
 
 
-def _weights(folder: Path) -> tuple[Path, ...]:
+def _weights(folder: Path) -> tuple[WeightFile, ...]:
     names = (
         _indexed(folder)
         if (folder / INDEX).exists()
@@ -47,7 +47,7 @@ def _weights(folder: Path) -> tuple[Path, ...]:
         raise BadModelFiles("no *.safetensors file in the model directory")
     for name in names:
         require_regular(folder / name, name)
-    return tuple(folder / name for name in names)
+    return tuple(WeightFile(folder / name, name) for name in names)
 
 
 def _indexed(folder: Path) -> list[str]:

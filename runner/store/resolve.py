@@ -8,28 +8,34 @@ from __future__ import annotations
 from pathlib import Path
 
 from runner.errors import ModelNotFound
+from runner.store import names, ollama
 from runner.store.files import ModelFiles
 from runner.store.hf_dir import open_directory
 
 DEMO = "demo"
-MAX_SHOWN = 200  # characters of a name in an error message
 DEMO_FOLDER = Path(__file__).parent.parent / "demo"
+DEFAULT_STORE = Path("~/.ollama/models")
+MAX_SHOWN = 200  # characters of a name in an error message
+PATHS_BEGIN_WITH = ("/", ".", "~")
 
 
-def open_model(reference: str) -> ModelFiles:
-    """`demo`, or the path of a Hugging Face directory.
+def open_model(reference: str, store: Path = DEFAULT_STORE) -> ModelFiles:
+    """A name in the store, the path of a Hugging Face directory, or `demo`; looked up in this order.
 
-    Raises ModelNotFound, or BadModelFiles for what is there but broken.
+    Raises ModelNotFound, or another LoadError for what is there but broken.
     """
-    if reference in (DEMO, f"{DEMO}:latest"):
+    root = store.expanduser()
+    name = None if reference.startswith(PATHS_BEGIN_WITH) else names.parse(reference)
+    if name is not None and (manifest := ollama.find(root, name)):
+        return ollama.open_manifest(root, name, manifest)
+    if folder := _directory(reference):
+        return open_directory(folder, folder.name)
+    if name == names.parse(DEMO):
         return open_directory(DEMO_FOLDER, DEMO)
-    folder = _directory(reference)
-    if folder is None:
-        raise ModelNotFound(
-            f"model {reference[:MAX_SHOWN]!r} not found: "
-            f"give the path of a Hugging Face model directory, or {DEMO!r}"
-        )
-    return open_directory(folder, folder.name)
+    raise ModelNotFound(
+        f"model {reference[:MAX_SHOWN]!r} not found: it is no name in the model store, "
+        f"no path of a Hugging Face directory, and not {DEMO!r}"
+    )
 
 
 def _directory(reference: str) -> Path | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,31 @@ BITS = {
 }  # fmt: skip
 
 
-def check(path: Path, name: str) -> None:
-    """Raises BadModelFiles, naming the file and what is wrong, unless every byte is accounted for."""
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of a file: `size` bytes from byte `start` of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+    @property
+    def count(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+
+def read_tensors(path: Path, name: str) -> list[Tensor]:
+    """The tensors in the order of their bytes.
+
+    Raises BadModelFiles, naming the file and what is wrong, unless every byte is accounted for.
+    """
     size = require_regular(path, name)
     try:
         header, data_bytes = _header(path, size)
-        _check_extents(header, data_bytes)
+        return _checked_tensors(header, data_bytes, size - data_bytes)
     except (_Bad, ValueError, RecursionError, OSError) as error:
         raise BadModelFiles(f"{name}: not a valid safetensors file: {error}") from None
 
@@ -64,18 +84,21 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_extents(header: dict[str, Any], data_bytes: int) -> None:
+def _checked_tensors(header: dict[str, Any], data_bytes: int, data_start: int) -> list[Tensor]:
     """The tensors' extents must cover the data exactly, in some order, without holes or overlaps."""
     metadata = header.pop("__metadata__", None) or {}  # MLX writes null for none
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _Bad("__metadata__ must map names to strings")
-    covered = 0
+    tensors, covered = [], 0
     for begin, end, name in sorted(_extent(name, entry) for name, entry in header.items()):
         if begin != covered:
             raise _Bad(f"tensor {name!r} begins at {begin}, expected {covered}")
         covered = end
+        entry = header[name]
+        tensors.append(Tensor(name, entry["dtype"], tuple(entry["shape"]), data_start + begin, end - begin))
     if covered != data_bytes:
         raise _Bad(f"tensors fill {covered} bytes, the file has {data_bytes} bytes of data")
+    return tensors
 
 
 def _extent(name: str, entry: Any) -> tuple[int, int, str]:

@@ -1,0 +1,107 @@
+"""Ollama's model store: manifests by name, blobs by digest.
+
+    manifests/HOST/NAMESPACE/MODEL/TAG   JSON: a config and layers, each with mediaType, digest, size
+    blobs/sha256-HEX                     a layer's bytes
+
+Of the layers we read config.json and its companions, and the tensors: one whole safetensors file each, or one
+for several tensors. A manifest is somebody else's word, so names, digests and sizes are checked before any path
+is opened, and no blob may lie outside of the store.
+
+Knows nothing about arrays or architectures.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.errors import BadModelFiles, UnsupportedModel
+from runner.store.files import ModelFiles, WeightFile, parse_object, read_text, require_regular
+from runner.store.names import Name
+
+TENSOR = "application/vnd.ollama.image.tensor"
+JSON = "application/vnd.ollama.image.json"
+DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
+MAX_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One entry of a manifest, checked: `path` is a regular file of the right size in the store."""
+
+    media_type: str
+    name: str
+    digest: str
+    path: Path
+
+
+def find(root: Path, name: Name) -> Path | None:
+    """The manifest of a name, None if the store has none."""
+    manifest = root / "manifests" / name.path
+    return manifest if manifest.is_file() else None
+
+
+def open_manifest(root: Path, name: Name, manifest: Path) -> ModelFiles:
+    """Raises BadModelFiles for what is missing or broken, UnsupportedModel for a model without tensor layers."""
+    layers = list(
+        _layers(root, parse_object(read_text(manifest, f"manifest of {name}"), f"manifest of {name}"))
+    )
+    tensors = {layer.digest: layer for layer in layers if layer.media_type == TENSOR}
+    if not tensors:
+        raise UnsupportedModel(
+            f"model {name} has no safetensors layers; this runner cannot load other formats"
+        )
+    files = {layer.name: layer for layer in layers if layer.media_type == JSON}
+    return ModelFiles(
+        name=str(name),
+        config=_object(files, "config.json", required=True),
+        tokenizer_json=read_text(_required(files, "tokenizer.json").path, "tokenizer.json"),
+        tokenizer_config=_object(files, "tokenizer_config.json"),
+        generation_config=_object(files, "generation_config.json"),
+        weights=tuple(WeightFile(layer.path, f"layer {layer.name}") for layer in tensors.values()),
+    )
+
+
+def blob_path(root: Path, digest: str) -> Path | None:
+    """Where a digest's bytes lie; None if it is no digest."""
+    match = DIGEST.fullmatch(digest)
+    return root / "blobs" / f"sha256-{match[1]}" if match else None
+
+
+def _layers(root: Path, manifest: dict[str, Any]) -> Iterator[Layer]:
+    entries = manifest.get("layers")
+    if not isinstance(entries, list):
+        raise BadModelFiles("manifest: layers must be a list")
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise BadModelFiles("manifest: a layer must be an object")
+        if entry.get("mediaType") in (TENSOR, JSON):
+            yield _checked(root, entry)
+
+
+def _checked(root: Path, entry: dict[str, Any]) -> Layer:
+    media_type, name, digest, size = (entry.get(key) for key in ("mediaType", "name", "digest", "size"))
+    if not isinstance(name, str) or not name:
+        raise BadModelFiles("manifest: a layer has no name")
+    path = blob_path(root, digest) if isinstance(digest, str) else None
+    if path is None or path.resolve().parent != (root / "blobs").resolve():
+        raise BadModelFiles(f"layer {name}: invalid digest {str(digest)[:MAX_SHOWN]!r}")
+    found = require_regular(path, f"layer {name}")
+    if found != size:
+        raise BadModelFiles(f"layer {name}: {found} bytes, the manifest says {size!r}: is it all there?")
+    return Layer(str(media_type), name, str(digest), path)
+
+
+def _required(files: dict[str, Layer], name: str) -> Layer:
+    if name not in files:
+        raise BadModelFiles(f"manifest: no layer {name}")
+    return files[name]
+
+
+def _object(files: dict[str, Layer], name: str, required: bool = False) -> dict[str, Any]:
+    if name not in files and not required:
+        return {}
+    return parse_object(read_text(_required(files, name).path, name), name)

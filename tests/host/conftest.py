@@ -1,0 +1,95 @@
+"""Hosts of both pinned versions, one a session each, with a few models in their store."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.store.resolve import DEMO_FOLDER
+from tests import tiny
+from tests.host.hosts import BUILD, DEMO_TEMPLATE, NEW, OLD, Host, serving
+from tests.processes import COMMAND
+
+BUILD_S = 900.0
+NPM_S = 120.0
+CONTEXT = 8192
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of this folder is marked, whatever else the files say."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.host)
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session", params=[NEW, OLD])
+def program(request: pytest.FixtureRequest) -> Path:
+    """The built `ollama`; the first build of a version takes a minute or two."""
+    version: str = request.param
+    if shutil.which("go") is None:
+        pytest.skip("Go is needed to build Ollama's host, and there is no `go` on PATH")
+    done = subprocess.run([BUILD, version], stdout=subprocess.PIPE, text=True, timeout=BUILD_S)
+    assert done.returncode == 0, f"scripts/ollama_host/build {version} failed; what it says is above"
+    return Path(done.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """demo; endless, which is slow and never stops by itself; and two that do not load."""
+    folder = tmp_path_factory.mktemp("store")
+    models = tmp_path_factory.mktemp("models")
+    endless = tiny.write(
+        models / "endless",
+        hidden_size=384,
+        intermediate_size=1024,
+        num_hidden_layers=5,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+    )
+    (endless / "generation_config.json").write_text("{}")  # no end-of-sequence token
+    strange = tiny.write(models / "strange")
+    (strange / "config.json").write_text(json.dumps(tiny.CONFIG | {"architectures": ["StrangeForCausalLM"]}))
+    torn = tiny.write(models / "torn", seed=3)
+
+    def bring_in(source: Path, name: str, *more: str | Path) -> None:
+        command = [COMMAND, "import", source, "--name", name, *more]
+        environment = os.environ | {"OLLAMA_MODELS": str(folder)}
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+
+    bring_in(DEMO_FOLDER, "demo", "--template", DEMO_TEMPLATE)
+    bring_in(endless, "endless")
+    bring_in(strange, "strange")
+    bring_in(torn, "torn")
+    manifest = json.loads((folder / "manifests/registry.ollama.ai/library/torn/latest").read_text())
+    tensor = next(layer for layer in manifest["layers"] if layer["mediaType"].endswith("tensor"))
+    blob = folder / "blobs" / tensor["digest"].replace(":", "-")
+    blob.write_bytes(blob.read_bytes()[:-8])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def host(program: Path, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with serving(program, store, tmp_path_factory.mktemp("home")) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def javascript(program: Path) -> Path:
+    """A folder with the official JavaScript client, beside what was built."""
+    for tool in ("node", "npm"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is needed for the JavaScript client, and there is none on PATH")
+    folder = program.parent.parent.parent / "javascript"
+    if not (folder / "node_modules/ollama").exists():
+        folder.mkdir(exist_ok=True)
+        install = ["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", folder, "ollama@0.6"]
+        subprocess.run(install, check=True, timeout=NPM_S)
+    return folder

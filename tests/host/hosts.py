@@ -1,0 +1,187 @@
+"""A real Ollama server with our runner in it, as scripts/ollama_host builds it, and what can be seen of it.
+
+Everything waits for a condition with a deadline; nothing outlives its `with`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.processes import COMMAND, Output, free_port, is_alive, ping, wait_until
+
+OLD, NEW = "v0.17.4", "v0.34.4"
+START_S = 30.0  # until a host listens, or a model answers; a hint to fail by, not a measure
+ANSWER_S = 60.0
+
+SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
+BUILD = SCRIPTS / "ollama_host" / "build"
+DEMO_TEMPLATE = SCRIPTS / "ollama_host" / "demo.gotmpl"
+
+
+class Refused(Exception):
+    """What the API answers instead of a 200."""
+
+    def __init__(self, status: int, error: str) -> None:
+        super().__init__(f"{status}: {error}")
+        self.status = status
+        self.error = error
+
+
+class Host:
+    """One `ollama serve` and its children."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Output, port: int, program: Path) -> None:
+        self.process = process
+        self.output = output
+        self.port = port
+        self.program = program
+        self.version = program.parent.parent.name
+        self.is_new = self.version != OLD
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def get(self, path: str) -> dict[str, Any]:
+        with self._exchange("GET", path, None) as response:
+            return _object(response.read())
+
+    def ask(self, path: str, **body: Any) -> dict[str, Any]:
+        """The whole answer at once."""
+        with self._exchange("POST", path, body | {"stream": False}) as response:
+            return _object(response.read())
+
+    def generate(self, prompt: str, model: str = "demo", **body: Any) -> dict[str, Any]:
+        return self.ask("/api/generate", model=model, prompt=prompt, **body)
+
+    @contextlib.contextmanager
+    def stream(self, path: str, **body: Any) -> Iterator[Iterator[dict[str, Any]]]:
+        """The records as they come; leaving the `with` hangs up."""
+        with self._exchange("POST", path, body) as response:
+            assert response.headers["Content-Type"] == "application/x-ndjson"
+            yield (_object(line) for line in response)
+
+    def command(self, *arguments: str) -> str:
+        """What `ollama ARGUMENTS` prints."""
+        done = subprocess.run(
+            [self.program, *arguments],
+            env=os.environ | {"OLLAMA_HOST": self.address},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_S,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def runners(self) -> list[int]:
+        """The process ids of its living runners."""
+        return [pid for pid in _children(self.process.pid) if is_alive(pid)]
+
+    def runner(self) -> int:
+        """That of its only one."""
+        (pid,) = self.runners()
+        return pid
+
+    def runner_memory(self) -> int:
+        """What the runner that was started last says it uses."""
+        port = re.findall(r'msg="starting mlx runner subprocess" .*port=(\d+)', self.output.text)[-1]
+        answer = ping(int(port))
+        assert answer is not None
+        memory: int = answer[1]["Memory"]
+        return memory
+
+    def unload(self) -> None:
+        """Every model, and until no runner is left."""
+        for model in self.get("/api/ps")["models"]:
+            self.ask("/api/generate", model=model["name"], keep_alive=0)
+        wait_until(lambda: not self.runners(), START_S, "the runners' end")
+
+    def is_listening(self) -> bool:
+        assert self.process.poll() is None, self.output.text
+        try:
+            return "version" in self.get("/api/version")
+        except ConnectionError:
+            return False
+
+    @contextlib.contextmanager
+    def _exchange(self, method: str, path: str, body: Any) -> Iterator[http.client.HTTPResponse]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_S)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            try:
+                if response.status != 200:
+                    raise Refused(response.status, _object(response.read())["error"])
+                yield response
+            finally:
+                response.close()
+        finally:
+            connection.close()
+
+
+@contextlib.contextmanager
+def serving(program: Path, store: Path, home: Path) -> Iterator[Host]:
+    """A host that listens; killed at the end with all its runners."""
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OLLAMA_")}
+    environment |= {
+        "HOME": str(home),
+        "OLLAMA_HOST": f"127.0.0.1:{port}",
+        "OLLAMA_MODELS": str(store),
+        "OLLAMA_MLX_RUNNER": COMMAND,
+        "OLLAMA_NO_CLOUD": "1",
+        "OLLAMA_NOPRUNE": "1",
+    }
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [program, "serve"],
+        cwd=home,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=writing,
+    )
+    os.close(writing)
+    output = Output(reading)
+    output.start()
+    host = Host(process, output, port, program)
+    try:
+        wait_until(host.is_listening, START_S, "the host to listen")
+        yield host
+    finally:
+        runners = host.runners()
+        process.kill()
+        process.wait()
+        wait_until(lambda: not any(map(is_alive, runners)), START_S, "the runners' end")
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    value = json.loads(text)
+    assert isinstance(value, dict), text
+    return value
+
+
+def _children(parent: int) -> list[int]:
+    """Process ids; from /proc where there is one, else from ps."""
+    found = []
+    if Path("/proc/self/stat").exists():
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                    found.append(int(stat.parent.name))
+        return found
+    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
+    for line in table.stdout.splitlines():
+        pid, of = map(int, line.split())
+        if of == parent:
+            found.append(pid)
+    return found

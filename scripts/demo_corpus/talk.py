@@ -18,8 +18,13 @@ TITLES = ("The Long Road", "City of Rain", "A Summer Alone", "The Iron Gate", "N
 def _block(rng: random.Random, name: str) -> Exchange:
     asked, answered = rng.choice(read_talk(name))
     answer = expand(rng, rng.choice(answered))
-    slots = {"gibberish": words.new_word(rng), "gibberish2": words.new_word(rng)}
+    slots = {"gibberish": _gibberish(rng), "gibberish2": _gibberish(rng)}
     return Exchange(expand(rng, rng.choice(asked), slots), answer, answer)
+
+
+def _gibberish(rng: random.Random) -> str:
+    """Two words in one: long enough not to be a greeting by chance, as "hi" was once."""
+    return words.new_word(rng) + words.new_word(rng)
 
 
 def small_talk(rng: random.Random) -> Exchange:

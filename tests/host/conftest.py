@@ -90,6 +90,6 @@ def javascript(program: Path) -> Path:
     folder = program.parent.parent.parent / "javascript"
     if not (folder / "node_modules/ollama").exists():
         folder.mkdir(exist_ok=True)
-        install = ["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", folder, "ollama@0.6"]
-        subprocess.run(install, check=True, timeout=NPM_S)
+        install = ["npm", "install", "--no-audit", "--no-fund", "--silent", "ollama@0.6"]
+        subprocess.run(install, cwd=folder, check=True, timeout=NPM_S)
     return folder

@@ -63,9 +63,11 @@ class Host:
         return self.ask("/api/generate", model=model, prompt=prompt, **body)
 
     @contextlib.contextmanager
-    def stream(self, path: str, **body: Any) -> Iterator[Iterator[dict[str, Any]]]:
-        """The records as they come; leaving the `with` hangs up."""
-        with self._exchange("POST", path, body) as response:
+    def stream(
+        self, path: str, *, timeout_s: float = ANSWER_S, **body: Any
+    ) -> Iterator[Iterator[dict[str, Any]]]:
+        """The records as they come; leaving the `with` hangs up, as does TimeoutError when nothing comes."""
+        with self._exchange("POST", path, body, timeout_s) as response:
             assert response.headers["Content-Type"] == "application/x-ndjson"
             yield (_object(line) for line in response)
 
@@ -104,6 +106,7 @@ class Host:
         for model in self.get("/api/ps")["models"]:
             self.ask("/api/generate", model=model["name"], keep_alive=0)
         wait_until(lambda: not self.runners(), START_S, "the runners' end")
+        wait_until(lambda: not self.get("/api/ps")["models"], START_S, "an empty ps")
 
     def is_listening(self) -> bool:
         assert self.process.poll() is None, self.output.text
@@ -113,8 +116,10 @@ class Host:
             return False
 
     @contextlib.contextmanager
-    def _exchange(self, method: str, path: str, body: Any) -> Iterator[http.client.HTTPResponse]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_S)
+    def _exchange(
+        self, method: str, path: str, body: Any, timeout_s: float = ANSWER_S
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()

@@ -45,6 +45,8 @@ def main(argv: Sequence[str]) -> NoReturn:
     except (OSError, UnicodeDecodeError) as error:
         _end(f"Error: {error}", OTHER)
     print(_told(summary, store))
+    if template is None:
+        print("note: no --template was given, so hosts will pass prompts as they are and chat without roles")
     sys.exit(STOPPED)
 
 

@@ -1,17 +1,29 @@
-"""Model directories that several test files share, made once a session."""
+"""What every test shares: settings of hypothesis, and model directories that are made once a session."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from runner import models  # first: importing runner opens a fast BLAS before anything imports mlx
 from tests import tiny
 
 SLOW_CONTEXT = 8192
+
+# Shared machines stall, and a first call may compile: no example is failed for being late. In CI the examples are
+# the same every time, so that a change is judged by what it changed; elsewhere they are new ones.
+settings.register_profile(
+    "shared",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")

@@ -33,9 +33,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def program(request: pytest.FixtureRequest) -> Path:
     """The built `ollama`; the first build of a version takes a minute or two."""
     version: str = request.param
-    if shutil.which("go") is None:
-        pytest.skip("Go is needed to build Ollama's host, and there is no `go` on PATH")
     done = subprocess.run([BUILD, version], stdout=subprocess.PIPE, text=True, timeout=BUILD_S)
+    for tool in ("go", "cc"):
+        if done.returncode and shutil.which(tool) is None:
+            pytest.skip(f"`{tool}` is needed to build Ollama's host, and there is none on PATH")
     assert done.returncode == 0, f"scripts/ollama_host/build {version} failed; what it says is above"
     return Path(done.stdout.strip())
 

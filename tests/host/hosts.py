@@ -134,7 +134,7 @@ class Host:
 
 
 @contextlib.contextmanager
-def serving(program: Path, store: Path, home: Path) -> Iterator[Host]:
+def serving(program: Path, store: Path, home: Path, runner: str = COMMAND) -> Iterator[Host]:
     """A host that listens; killed at the end with all its runners."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OLLAMA_")}
@@ -142,7 +142,7 @@ def serving(program: Path, store: Path, home: Path) -> Iterator[Host]:
         "HOME": str(home),
         "OLLAMA_HOST": f"127.0.0.1:{port}",
         "OLLAMA_MODELS": str(store),
-        "OLLAMA_MLX_RUNNER": COMMAND,
+        "OLLAMA_MLX_RUNNER": runner,
         "OLLAMA_NO_CLOUD": "1",
         "OLLAMA_NOPRUNE": "1",
     }

@@ -69,14 +69,24 @@ def test_chat_answers_at_once_and_in_pieces(host: Host) -> None:
 
 
 def test_a_raw_prompt_is_not_dressed(host: Host) -> None:
-    answer = host.generate("Once upon a time", raw=True, options=GREEDY | {"num_predict": 6})
-    assert answer["prompt_eval_count"] == 5  # four words after the first token, which the runner adds
-    assert answer["response"].startswith((",", " "))
+    start, options = "Once upon a time", GREEDY | {"num_predict": 6}
+    raw = host.generate(start, raw=True, options=options)
+    assert raw["prompt_eval_count"] + 3 == host.generate(start, options=options)["prompt_eval_count"]
+    assert raw["response"].startswith((",", " "))
 
 
 def test_a_text_of_many_bytes_a_character_arrives_whole(host: Host) -> None:
     answer = host.ask("/api/chat", model="demo", messages=[user("Show me a cat emoji.")], options=GREEDY)
     assert answer["message"]["content"] == "🐱"
+
+
+def test_the_routes_of_other_vendors_lead_here_too(host: Host) -> None:
+    asked: dict[str, Any] = {"model": "demo", "messages": [user(SUM)], "temperature": 0}
+    answer = host.ask("/v1/chat/completions", **asked)
+    assert answer["choices"][0]["message"]["content"] == SUM_ANSWER
+    assert answer["usage"]["completion_tokens"] > 1
+    answer = host.ask("/v1/messages", **asked, max_tokens=30)
+    assert answer["content"] == [{"type": "text", "text": SUM_ANSWER}]
 
 
 # Options.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.host.hosts import START_S, Host, Refused, serving
+from tests.host.hosts import SCRIPTS, START_S, Host, Refused, serving
 from tests.processes import is_alive, wait_until
 
 LONG = {"temperature": 0, "num_predict": 8000}  # a minute of the model `endless`
@@ -134,6 +138,13 @@ def test_why_a_model_does_not_load_reaches_the_user(host: Host, model: str, reas
     assert host.generate("Hello!", options=SHORT)["eval_count"] == 2
 
 
+def test_a_runner_that_is_not_there_is_named(program: Path, store: Path, tmp_path: Path) -> None:
+    with serving(program, store, tmp_path, runner="no-such-runner") as host:
+        with pytest.raises(Refused) as refused:
+            host.generate("Hello!", options=SHORT)
+        assert 'mlx-runner cannot be started (OLLAMA_MLX_RUNNER="no-such-runner")' in refused.value.error
+
+
 def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(host: Host) -> None:
     body = {"raw": True, "options": SHORT}
     with pytest.raises(Refused) as refused:
@@ -180,3 +191,48 @@ def test_a_killed_host_leaves_no_runner_ten_times_of_ten(
             waits.append(_seconds_until_gone(runner))
     print(f"the runner was gone after {min(waits):.3f} to {max(waits):.3f} s")
     assert max(waits) < 2
+
+
+# scripts/host.
+
+
+def test_the_script_starts_a_host_says_how_to_talk_to_it_and_takes_it_along(program: Path) -> None:
+    version = program.parent.parent.name
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OLLAMA_")}
+    with subprocess.Popen(
+        [SCRIPTS / "host", version],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as script:
+        assert script.stdout is not None
+        try:
+            printed = ""
+            while "log: " not in printed:
+                line = script.stdout.readline()
+                assert line, printed
+                printed += line
+            port = int(
+                re.findall(rf"ollama {version} with mlx-runner .* at http://127.0.0.1:(\d+)", printed)[0]
+            )
+            command = re.findall(r"^  (/.*ollama) run (demo) \"(.*)\"$", printed, re.MULTILINE)[0]
+            assert command[0] == str(program)
+            said = subprocess.run(
+                [command[0], "run", *command[1:]],
+                env=environment | {"OLLAMA_HOST": f"127.0.0.1:{port}"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=START_S,
+            )
+            assert said.stdout.strip() == "7 plus 5 is 12."
+            script.terminate()
+            assert script.wait(START_S) == 143
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port)).close()
+            assert script.stdout.read() == ""  # nobody holds it any more
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(script.pid, signal.SIGKILL)

@@ -33,8 +33,11 @@ def log_level(environ: Mapping[str, str] = os.environ) -> int:
 
 def model_store(environ: Mapping[str, str] = os.environ) -> Path:
     """OLLAMA_MODELS, or where hosts keep their models if it is not set."""
-    value = variable("OLLAMA_MODELS", environ)
-    return Path(value).expanduser() if value else DEFAULT_STORE.expanduser()
+    store = Path(variable("OLLAMA_MODELS", environ) or DEFAULT_STORE)
+    try:
+        return store.expanduser()
+    except RuntimeError:  # a user without a home
+        return store
 
 
 def max_queue(environ: Mapping[str, str] = os.environ) -> int:

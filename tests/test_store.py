@@ -157,6 +157,11 @@ def test_an_unknown_name_is_not_found(store: Path) -> None:
         open_model("other:latest", store)
 
 
+def test_a_store_that_is_not_ours_to_read_has_no_models(tmp_path: Path) -> None:
+    (tmp_path / "manifests").symlink_to("manifests")  # a loop: whoever follows it gets an error
+    assert open_model("demo", tmp_path).name == "demo"
+
+
 def test_the_demo_needs_no_store_and_a_stored_demo_comes_first(store: Path, tmp_path: Path) -> None:
     assert open_model("demo:latest", store).name == "demo"
     import_directory(tmp_path / "tiny", name("demo"), store, None, lambda done, total: None)

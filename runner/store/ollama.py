@@ -39,9 +39,12 @@ class Layer:
 
 
 def find(root: Path, name: Name) -> Path | None:
-    """The manifest of a name, None if the store has none."""
+    """The manifest of a name, None if the store has none or is not ours to read."""
     manifest = root / "manifests" / name.path
-    return manifest if manifest.is_file() else None
+    try:
+        return manifest if manifest.is_file() else None
+    except OSError:
+        return None
 
 
 def open_manifest(root: Path, name: Name, manifest: Path) -> ModelFiles:

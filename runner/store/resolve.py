@@ -24,10 +24,9 @@ def open_model(reference: str, store: Path = DEFAULT_STORE) -> ModelFiles:
 
     Raises ModelNotFound, or another LoadError for what is there but broken.
     """
-    root = store.expanduser()
     name = None if reference.startswith(PATHS_BEGIN_WITH) else names.parse(reference)
-    if name is not None and (manifest := ollama.find(root, name)):
-        return ollama.open_manifest(root, name, manifest)
+    if name is not None and (manifest := ollama.find(store, name)):
+        return ollama.open_manifest(store, name, manifest)
     if folder := _directory(reference):
         return open_directory(folder, folder.name)
     if name == names.parse(DEMO):

@@ -14,7 +14,7 @@ from runner.store.hf_dir import open_directory
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent.parent / "demo"
-DEFAULT_STORE = Path("~/.ollama/models")
+DEFAULT_STORE = Path("~/.ollama/models")  # as people write it; whoever knows the user expands it
 MAX_SHOWN = 200  # characters of a name in an error message
 PATHS_BEGIN_WITH = ("/", ".", "~")
 

@@ -84,6 +84,13 @@ class Fields:
             raise self.wrong(name, "a list of strings")
         return value
 
+    def integers(self, name: str, *, high: int) -> list[int]:
+        """A list of integers in [0, high], empty if the field is absent or null."""
+        value = self._or_default(name, [])
+        if not isinstance(value, list) or not all(type(item) is int and 0 <= item <= high for item in value):
+            raise self.wrong(name, f"a list of integers from 0 to {high}")
+        return value
+
     def mapping(self, name: str) -> Config | None:
         """A JSON object, or None if the field is absent, null or empty."""
         value = self._values.get(name)

@@ -78,7 +78,7 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(width, hidden, bias=bias)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(_swiglu(self.gate_proj(x), self.up_proj(x)))  # [B,L,E] over [B,L,F]
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))  # [B,L,E] over [B,L,F]
 
 
 def _silu_times(gate: mx.array, up: mx.array) -> mx.array:
@@ -86,13 +86,17 @@ def _silu_times(gate: mx.array, up: mx.array) -> mx.array:
     return product
 
 
-_swiglu = mx.compile(_silu_times, shapeless=True)  # one kernel, whatever the length
+swiglu = mx.compile(_silu_times, shapeless=True)  # one kernel, whatever the length
+
+
+MLP = Callable[[mx.array], mx.array]
+"""The second half of a block, [B,L,E] -> [B,L,E]. Every kind is an `nn.Module`."""
 
 
 class Block(nn.Module):
     """One layer: attention, then MLP, each on a normed copy and added to what came in."""
 
-    def __init__(self, config: DecoderConfig, attention: Attention, mlp: GatedMLP) -> None:
+    def __init__(self, config: DecoderConfig, attention: Attention, mlp: MLP) -> None:
         super().__init__()
         self.self_attn = attention
         self.mlp = mlp

@@ -25,6 +25,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # their imports warn about their own dependencies
     from mlx_lm.models.base import create_causal_mask
     from mlx_lm.models.cache import KVCache
+    from mlx_lm.models.rope_utils import initialize_rope
 
 VOCABULARY = 300
 TINY: Config = {
@@ -45,6 +46,7 @@ MODEL_TYPES = {
     "MistralForCausalLM": "llama",  # so does mlx-lm
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
 }
 
 
@@ -91,7 +93,8 @@ class Reference:
 
     def checkpoint(self) -> dict[str, mx.array]:
         """The weights as a checkpoint of the case's architecture has them."""
-        return {name: array for name, array in self.weights.items() if name not in self.foreign}
+        kept = {name: array for name, array in self.weights.items() if name not in self.foreign}
+        return _each_expert_apart(kept)
 
 
 def new_mlx_lm_cache() -> Any:
@@ -139,12 +142,16 @@ def _mlx_lm_model(case: Case) -> Any:
     if case.architecture == "Qwen2ForCausalLM" and config.get("head_dim"):
         kind = "llama"  # mlx-lm's Qwen2 overlooks head_dim; its Llama with biases is the same otherwise
         config["attention_bias"] = True
+    if kind == "qwen3_moe":
+        config = _with_moe_fields(config)
     module = importlib.import_module(f"mlx_lm.models.{kind}")
     model = module.Model(module.ModelArgs.from_dict({**config, "model_type": kind}))
     for layer in model.layers:
         if case.rotated is not None:
             layer.self_attn.rope = RoPE(case.rotated, base=config["rope_theta"])
-        if kind == "qwen3" and config.get("attention_bias"):
+        if kind == "qwen3_moe" and config.get("rope_scaling"):
+            layer.self_attn.rope = _scaled_rope(config)
+        if kind in ("qwen3", "qwen3_moe") and config.get("attention_bias"):
             _add_biases(layer.self_attn)
     return model
 
@@ -161,8 +168,38 @@ def _spelled_for_mlx_lm(config: Config) -> Config:
     return config
 
 
+def _with_moe_fields(config: Config) -> Config:
+    """mlx-lm's Qwen3-MoE wants every field, and knows the experts' number under its older name only."""
+    named = config.get("num_experts", config.get("num_local_experts"))
+    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    return {**config, "num_experts": named, "head_dim": width}
+
+
+def _scaled_rope(config: Config) -> Any:
+    """mlx-lm's Qwen3-MoE overlooks rope_scaling, which its Llama follows."""
+    return initialize_rope(
+        config["head_dim"],
+        config["rope_theta"],
+        False,
+        config["rope_scaling"],
+        config["max_position_embeddings"],
+    )
+
+
+def _each_expert_apart(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+    """Experts as Hugging Face's checkpoints have them: one tensor each."""
+    apart: dict[str, mx.array] = {}
+    for name, array in weights.items():
+        if ".switch_mlp." in name:
+            for expert in range(array.shape[0]):
+                apart[name.replace(".switch_mlp.", f".experts.{expert}.")] = array[expert]
+        else:
+            apart[name] = array
+    return apart
+
+
 def _add_biases(attention: Any) -> None:
-    """mlx-lm's Qwen3 has no attention_bias."""
+    """mlx-lm's Qwen3 and Qwen3-MoE have no attention_bias."""
     for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
         attention[name]["bias"] = mx.zeros(attention[name].weight.shape[0])
 

@@ -34,7 +34,21 @@ NEWER: dict[str, Config] = {
     "llama3": {"rope_theta": 5e5, "rope_type": "llama3", **LLAMA3},
     "yarn": {"rope_theta": 1e6, "rope_type": "yarn", "factor": 4.0, **ORIGINAL},
 }
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+ARCHITECTURES = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "Qwen3MoeForCausalLM",
+)
+EXPERTS: Config = {  # an odd number of each; the last two are the defaults, which mlx-lm must be told
+    "num_experts": 7,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 40,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+}
 WINDOWED = {"use_sliding_window": True, "sliding_window": 9}
 
 
@@ -42,13 +56,14 @@ def cases() -> list[Case]:
     made = []
     for architecture in ARCHITECTURES:
         kind = architecture.removesuffix("ForCausalLM")
-        plain: Config = {"sliding_window": None}
+        plain: Config = {"sliding_window": None, **(EXPERTS if kind == "Qwen3Moe" else {})}
         rows: dict[str, Config] = {f"{name} rope": rope for name, rope in ROPES.items()}
         rows["tied"] = {"tie_word_embeddings": True}
         rows["no head_dim"] = {"head_dim": None, "num_attention_heads": 4, "num_key_value_heads": 2}
         rows["5 heads over 1"] = {"num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 12}
         if kind == "Qwen3":
             del rows["no head_dim"]  # it has a default of its own
+        if kind in ("Qwen3", "Qwen3Moe"):
             rows["attention_bias"] = {"attention_bias": True}
         made += [Case(f"{kind} {name}", architecture, {**plain, **fields}) for name, fields in rows.items()]
         made += [
@@ -64,7 +79,7 @@ def cases() -> list[Case]:
 
 
 def special_cases() -> list[Case]:
-    llama, mistral, qwen2, qwen3 = ARCHITECTURES
+    llama, mistral, qwen2, qwen3, moe = ARCHITECTURES
     mscales = {"mscale": 0.7, "mscale_all_dim": 0.4, "beta_fast": 8, "beta_slow": 2}
     yarn = {"type": "yarn", "factor": 4.0, **ORIGINAL, **mscales}
     kinds = ["full_attention", "sliding_attention"]
@@ -88,6 +103,19 @@ def special_cases() -> list[Case]:
         Case("Qwen2 mixed window", qwen2, {**WINDOWED, **mixed}, windows=(None, 9)),
         Case("Qwen3 window", qwen3, {**WINDOWED, "max_window_layers": 0}, windows=(9, 9)),
         Case("Qwen3 mixed window", qwen3, {**WINDOWED, **mixed}, windows=(None, 9)),
+        Case("Qwen3Moe window", moe, {**EXPERTS, **WINDOWED, "max_window_layers": 1}, windows=(9, 9)),
+        Case("Qwen3Moe odds as they are", moe, {**EXPERTS, "norm_topk_prob": False}),
+        Case("Qwen3Moe 1 expert of 7", moe, {**EXPERTS, "num_experts_per_tok": 1, "norm_topk_prob": False}),
+        Case("Qwen3Moe all experts", moe, {**EXPERTS, "num_experts_per_tok": 7}),
+        Case("Qwen3Moe every second layer", moe, {**EXPERTS, "decoder_sparse_step": 2}),
+        Case("Qwen3Moe one dense layer", moe, {**EXPERTS, "mlp_only_layers": [1]}),
+        Case("Qwen3Moe no experts", moe, {**EXPERTS, "num_experts": 0}),
+        Case(
+            "Qwen3Moe num_local_experts",
+            moe,
+            {**EXPERTS, "num_local_experts": 7},
+            without=("num_experts",),
+        ),
     ]
 
 

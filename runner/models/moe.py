@@ -1,0 +1,123 @@
+"""Mixture of experts: a router picks A of N small MLPs for each token, and their outputs are added up, weighted.
+
+The weights of all experts stand in one array per projection, so that a forward is three gathered matrix products
+whatever was picked. `join_experts` makes these arrays from the spellings that checkpoints have.
+
+Letters beside those of `models/base.py`:
+
+    N  experts        A  experts that one token uses        T  tokens, B*L        P  pairs of token and expert, T*A
+
+Knows nothing about config files or caches.
+"""
+
+from __future__ import annotations
+
+import re
+
+import mlx.core as mx
+
+from runner.errors import BadModelFiles
+from runner.models import nn
+from runner.models.layers import swiglu
+
+SORTED_FROM = 64  # pairs; below it sorting costs more than reading an expert's weights once saves
+
+
+class ExpertLinear(nn.Module):
+    """N linear maps without bias; each row of the input goes through one of them."""
+
+    def __init__(self, inputs: int, outputs: int, experts: int) -> None:
+        super().__init__()
+        self.weight = mx.zeros((experts, outputs, inputs))
+
+    def __call__(self, x: mx.array, experts: mx.array, *, in_order: bool) -> mx.array:
+        """Rows [P,1,inputs] and the expert of each [P] -> [P,1,outputs]; `in_order` promises ascending experts."""
+        weight = self.weight.swapaxes(-1, -2)  # [N,inputs,outputs]
+        return mx.gather_mm(x, weight, rhs_indices=experts, sorted_indices=in_order)
+
+
+class Experts(nn.Module):
+    """N gated MLPs of width F."""
+
+    def __init__(self, hidden: int, width: int, experts: int) -> None:
+        super().__init__()
+        self.gate_proj = ExpertLinear(hidden, width, experts)
+        self.up_proj = ExpertLinear(hidden, width, experts)
+        self.down_proj = ExpertLinear(width, hidden, experts)
+
+    def __call__(self, x: mx.array, chosen: mx.array) -> mx.array:
+        """Tokens [T,E] and the experts of each [T,A] -> each expert's output [T,A,E]."""
+        experts = chosen.flatten()  # [P]
+        tokens = mx.arange(experts.size) // chosen.shape[1]  # [P]
+        in_order = experts.size >= SORTED_FROM
+        if in_order:  # neighbours then read the same weights
+            order = mx.argsort(experts)
+            experts, tokens = experts[order], tokens[order]
+        rows = x[tokens][:, None]  # [P,1,E]
+        gate = self.gate_proj(rows, experts, in_order=in_order)  # [P,1,F]
+        up = self.up_proj(rows, experts, in_order=in_order)  # [P,1,F]
+        out = self.down_proj(swiglu(gate, up), experts, in_order=in_order)  # [P,1,E]
+        if in_order:
+            out = out[mx.argsort(order)]
+        return out.reshape(*chosen.shape, -1)
+
+
+class SparseMLP(nn.Module):
+    """The MLP of a layer with experts: the A most probable ones, weighted by their probabilities."""
+
+    def __init__(self, hidden: int, width: int, *, experts: int, active: int, normalized: bool) -> None:
+        """`normalized`: the weights of a token's experts add up to 1."""
+        super().__init__()
+        self.active = active
+        self.normalized = normalized
+        self.gate = nn.Linear(hidden, experts, bias=False)
+        self.experts = Experts(hidden, width, experts)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        tokens = x.reshape(-1, x.shape[-1])  # [T,E]
+        # In float32, as the model was made: half precision makes ties, and a tie picks another expert.
+        odds = mx.softmax(self.gate(tokens).astype(mx.float32), axis=-1)  # [T,N]
+        chosen = mx.argpartition(odds, kth=-self.active, axis=-1)[:, -self.active :]  # [T,A]
+        shares = mx.take_along_axis(odds, chosen, axis=-1)  # [T,A]
+        if self.normalized:
+            shares = shares / shares.sum(axis=-1, keepdims=True)
+        out = self.experts(tokens, chosen) * shares.astype(x.dtype)[..., None]  # [T,A,E]
+        return out.sum(axis=1).reshape(x.shape)
+
+
+def join_experts(weights: dict[str, mx.array], experts: int) -> dict[str, mx.array]:
+    """Names with `mlp.experts.3.gate_proj` (one tensor an expert) or `mlp.switch_mlp.gate_proj` (mlx-lm's, of all
+    experts) -> `mlp.experts.gate_proj`, of all experts. Whatever stands behind it (`weight`, a quantized one's
+    `scales`) is joined alike; other names pass.
+    """
+    joined: dict[str, mx.array] = {}
+    apart: dict[str, dict[int, mx.array]] = {}
+    for name, array in weights.items():
+        one = ONE_EXPERT.fullmatch(name)
+        if one:
+            apart.setdefault(f"{one[1]}.{one[3]}", {})[int(one[2])] = array
+        else:
+            _add(joined, name.replace(".mlp.switch_mlp.", ".mlp.experts."), array)
+    for name, arrays in apart.items():
+        _add(joined, name, _stacked(name, arrays, experts))
+    return joined
+
+
+ONE_EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d{1,6})\.(.+)")
+
+
+def _add(weights: dict[str, mx.array], name: str, array: mx.array) -> None:
+    if name in weights:
+        raise BadModelFiles(f"tensor {name} is there twice, in two spellings")
+    weights[name] = array
+
+
+def _stacked(name: str, arrays: dict[int, mx.array], experts: int) -> mx.array:
+    if sorted(arrays) != list(range(experts)):
+        raise BadModelFiles(
+            f"{name}: there are tensors of {len(arrays)} experts, expected 0 to {experts - 1}"
+        )
+    kinds = {(array.shape, array.dtype) for array in arrays.values()}
+    if len(kinds) > 1:
+        raise BadModelFiles(f"{name}: the experts' tensors differ in shape or dtype")
+    return mx.stack([arrays[expert] for expert in range(experts)])

@@ -1,4 +1,7 @@
-"""Hosts of both pinned versions, one a session each, with a few models in their store."""
+"""Hosts of both pinned versions, one a session each, with a few models in their store.
+
+MLX_RUNNER_HOST_VERSIONS="v0.34.0 ..." tries others.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,13 @@ import pytest
 
 from runner.store.resolve import DEMO_FOLDER
 from tests import tiny
-from tests.host.hosts import BUILD, DEMO_TEMPLATE, NEW, OLD, Host, serving
+from tests.host.hosts import BUILD, DEMO_TEMPLATE, PINNED, Host, serving
 from tests.processes import COMMAND
 
 BUILD_S = 900.0
 NPM_S = 120.0
 CONTEXT = 8192
+VERSIONS = os.environ.get("MLX_RUNNER_HOST_VERSIONS", PINNED).split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-@pytest.fixture(scope="session", params=[NEW, OLD])
+@pytest.fixture(scope="session", params=VERSIONS)
 def program(request: pytest.FixtureRequest) -> Path:
     """The built `ollama`; the first build of a version takes a minute or two."""
     version: str = request.param

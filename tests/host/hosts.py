@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.processes import COMMAND, Output, free_port, is_alive, ping, wait_until
 
-OLD, NEW = "v0.17.4", "v0.34.4"
+PINNED = "v0.34.4 v0.17.4"
 START_S = 30.0  # until a host listens, or a model answers; a hint to fail by, not a measure
 ANSWER_S = 60.0
 
@@ -44,7 +44,9 @@ class Host:
         self.port = port
         self.program = program
         self.version = program.parent.parent.name
-        self.is_new = self.version != OLD
+
+    def is_since(self, version: str) -> bool:
+        return _numbers(self.version) >= _numbers(version)
 
     @property
     def address(self) -> str:
@@ -167,6 +169,10 @@ def serving(program: Path, store: Path, home: Path, runner: str = COMMAND) -> It
         process.kill()
         process.wait()
         wait_until(lambda: not any(map(is_alive, runners)), START_S, "the runners' end")
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def _object(text: bytes) -> dict[str, Any]:

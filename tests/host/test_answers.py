@@ -102,7 +102,7 @@ def test_a_temperature_above_0_says_something_else(host: Host) -> None:
 
 
 def test_a_seed_says_the_same_twice(host: Host) -> None:
-    if not host.is_new:
+    if not host.is_since("v0.21.1"):
         pytest.skip("hosts before v0.21.1 pass no seed on")
     texts = {host.generate(STORY, options=LIVELY | {"seed": 7})["response"] for _ in range(3)}
     assert len(texts) == 1
@@ -116,7 +116,7 @@ def test_num_predict_is_the_limit(host: Host) -> None:
 
 
 def test_a_stop_ends_the_text_before_it(host: Host) -> None:
-    if not host.is_new:
+    if not host.is_since("v0.21.1"):
         pytest.skip("hosts before v0.21.1 pass no stop on")
     question = "Count down from 10."
     assert host.generate(question, options=GREEDY)["response"] == "10, 9, 8, 7, 6, 5, 4, 3, 2, 1"
@@ -126,7 +126,7 @@ def test_a_stop_ends_the_text_before_it(host: Host) -> None:
 
 
 def test_top_logprobs_come_with_every_token(host: Host) -> None:
-    if not host.is_new:
+    if not host.is_since("v0.17.5"):
         pytest.skip("hosts before v0.17.5 pass no logprobs on")
     answer = host.generate(SUM, options=GREEDY, logprobs=True, top_logprobs=3)
     assert "".join(entry["token"] for entry in answer["logprobs"]) == SUM_ANSWER
@@ -148,7 +148,7 @@ def test_a_second_turn_finds_the_first_in_the_cache(host: Host) -> None:
     assert "Mia" in second["message"]["content"]
     assert second["prompt_eval_count"] > first["prompt_eval_count"] + first["eval_count"]
     wait_until(lambda: 'msg="Cache hit"' in host.output.text[before:], ANSWER_S, "a cache hit in the log")
-    if host.is_new:
+    if host.is_since("v0.34.0"):
         assert second["prompt_eval_cached_count"] >= first["prompt_eval_count"] + first["eval_count"]
 
 

@@ -91,7 +91,7 @@ def main() -> NoReturn:
         signal.signal(number, lambda *_: ending.ask_to_stop())
     try:
         bound = bind(arguments.host, arguments.port)
-        worker = start_worker(ending)
+        worker = start_worker(ending, arguments.packed)
     except AddressTaken as error:
         ending.fatal(error, lifecycle.ADDRESS)
     except BackendMissing as error:
@@ -101,8 +101,8 @@ def main() -> NoReturn:
     lifecycle.leave(lifecycle.STOPPED, handler)
 
 
-def start_worker(ending: Ending) -> Worker:
-    """The MLX thread. Raises BackendMissing where MLX cannot be imported."""
+def start_worker(ending: Ending, packed: bool) -> Worker:
+    """The MLX thread; packed: see `Arguments`. Raises BackendMissing where MLX cannot be imported."""
     try:
         from runner.worker import Worker
     except ImportError as error:
@@ -112,7 +112,7 @@ def start_worker(ending: Ending) -> Worker:
             "MLX has no backend on this machine: pip install 'mlx-runner[cpu]', "
             f"or the extra cuda12 or cuda13 ({error})"
         ) from None
-    worker = Worker(max_queue(), ending.worker_died, model_store())
+    worker = Worker(max_queue(), ending.worker_died, model_store(), packed=packed)
     worker.start()
     return worker
 

@@ -41,12 +41,16 @@ exit codes:
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """What was asked for. hosted: spawned by a host process, so our life depends on its."""
+    """What was asked for. hosted: spawned by a host process, so our life depends on its.
+
+    packed: keep quantized weights packed on a CPU.
+    """
 
     model: str
     host: str
     port: int
     hosted: bool
+    packed: bool = False
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -59,7 +63,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         parser.error("runner needs --model NAME")
     if not 0 <= options.port <= 65535:
         parser.error(f"--port {options.port}: expected 0 to 65535")
-    return Arguments(options.model or DEMO, options.host, options.port, hosted)
+    return Arguments(options.model or DEMO, options.host, options.port, hosted, options.packed)
 
 
 def _parser(hosted: bool) -> argparse.ArgumentParser:
@@ -93,6 +97,12 @@ def _parser(hosted: bool) -> argparse.ArgumentParser:
         default=0 if hosted else DEFAULT_PORT,
         help="port to bind; 0 lets the system choose (default: %(default)s)",
     )
+    add(
+        "--packed",
+        "-packed",
+        action="store_true",
+        help="keep quantized weights packed on a CPU: less memory, slower (elsewhere they always are)",
+    )
     add("--verbose", "-verbose", action="store_true", help="accepted and ignored; see OLLAMA_DEBUG")
     add("--version", "-version", action="version", version=f"mlx-runner {version('mlx-runner')}")
     if hosted:
@@ -105,7 +115,7 @@ def _go_booleans(words: list[str]) -> list[str]:
     result = []
     for word in words:
         name, equals, value = word.partition("=")
-        if equals and name.lstrip("-") in ("verbose", "mlx-engine"):
+        if equals and name.lstrip("-") in ("verbose", "packed", "mlx-engine"):
             result += [name] if value in ("1", "t", "T", "true", "TRUE", "True") else []
         else:
             result.append(word)

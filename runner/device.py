@@ -8,7 +8,9 @@ Knows nothing about models or requests.
 from __future__ import annotations
 
 import logging
+import os
 from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
 import mlx.core as mx
@@ -22,6 +24,12 @@ Kind = Literal["cpu", "metal", "cuda"]
 # Positions per prefill forward. A chunk is the longest time for which a cancel goes unnoticed and, on a Mac,
 # for which the window server may find the GPU busy; a larger one feeds a larger matrix product.
 PREFILL_CHUNK: dict[Kind, int] = {"cpu": 256, "metal": 512, "cuda": 2048}
+
+
+CONTAINER_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
 
 
 def kind() -> Kind:
@@ -56,6 +64,17 @@ def prepare() -> None:
                 LIBRARY,
             )
     log.info("MLX ready", extra={"version": version("mlx"), "device": kind()})
+
+
+def memory_total() -> int:
+    """Bytes of physical memory that this process may use: the machine's, or less where its container says so."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in CONTAINER_LIMITS:
+        try:
+            limits.append(int(Path(path).read_text()))
+        except (OSError, ValueError):  # no such limit, or the word "max"
+            continue
+    return min(limits)
 
 
 def wire_weights() -> None:

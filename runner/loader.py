@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from runner import device, models
+from runner import device, models, quantization
 from runner.cache.prefix import PrefixCache
 from runner.engine import LoadedModel
-from runner.errors import BadModelFiles, UnsupportedModel
+from runner.errors import BadModelFiles
+from runner.models import nn
 from runner.models.base import Model
+from runner.models.packed import replace
+from runner.quantization import FLOATS, Declared, Packed
 from runner.store.files import ModelFiles, WeightFile
-from runner.store.safetensors_header import read_tensors
+from runner.store.safetensors_header import read_header
 from runner.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -35,24 +39,26 @@ EVALUATE_BYTES = (
     256 * 1024 * 1024
 )  # per step of progress; bounds what is held twice while dtypes are converted
 NAMED_AT_MOST = 5  # tensors in an error message
-FLOATS = (mx.float32, mx.float16, mx.bfloat16)
+DENSE_SHARE = (
+    0.6  # of the memory, for weights dequantized on a CPU; the rest is for caches and everybody else
+)
 
 
-def load(files: ModelFiles, progress: Progress) -> LoadedModel:
-    """Bring a model into memory.
+def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> LoadedModel:
+    """Bring a model into memory. packed: leave quantized weights as they are on a CPU, too.
 
     Raises BadModelFiles for broken, missing or contradicting files and UnsupportedModel for a model that is
     whole but not one of ours; both name what they mean.
     """
     started = time.perf_counter()
     progress(0.0)
-    if "quantization" in files.config or "quantization_config" in files.config:
-        raise UnsupportedModel("quantized weights are not supported yet: give a float checkpoint")
+    headers = [read_header(file.path, file.name) for file in files.weights]
+    quantization.refuse_foreign(files.config, headers)
     model = models.build(files.config)
     tokenizer = Tokenizer(files.tokenizer_json, files.tokenizer_config, files.generation_config, files.config)
     before = [_fingerprint(file.path) for file in files.weights]
-    weights = model.rename(_read_all(files.weights))
-    weights = {name: _converted(name, array) for name, array in weights.items()}
+    weights = model.rename(quantization.common_spelling(_read_all(files.weights)))
+    weights = _in_place(model, weights, quantization.declarations(files.config, headers), packed)
     _assign(model, weights)
     _evaluate(weights, progress)
     if before != [_fingerprint(file.path) for file in files.weights]:
@@ -91,13 +97,68 @@ def _read_all(files: tuple[WeightFile, ...]) -> dict[str, mx.array]:
 
 def _read(file: WeightFile) -> dict[str, mx.array]:
     """One file's tensors, unevaluated."""
-    read_tensors(file.path, file.name)
     try:
         arrays = mx.load(str(file.path), format="safetensors")
     except (RuntimeError, ValueError, OSError) as error:
         raise BadModelFiles(f"{file.name}: not a valid safetensors file: {error}") from None
     assert isinstance(arrays, dict)
     return arrays
+
+
+def _in_place(
+    model: Model, weights: dict[str, mx.array], declared: dict[str, Declared], keep_packed: bool
+) -> dict[str, mx.array]:
+    """Every tensor in the form that it is computed with; quantized ones either become floats or stay packed,
+    and then the model's layers become packed ones."""
+    shapes = {name: parameter.shape for name, parameter in _parameters(model)}
+    parts = quantization.collect(weights, shapes, declared)
+    members = {f"{path}.{part}" for path in parts for part in ("weight", "scales", "biases", "global_scale")}
+    ready = {name: _converted(name, array) for name, array in weights.items() if name not in members}
+    if not parts:
+        return ready
+    dtype = device.weight_dtype(_float_dtype(weights, members))
+    why = _why_packed(quantization.dense_bytes(shapes.values(), dtype.size), keep_packed)
+    stay: list[str] = []
+    if why:
+        assert isinstance(model, nn.Module)
+        stay = replace(model, parts, dtype)
+    for path, part in parts.items():
+        if path in stay:
+            ready |= {f"{path}.{name}": array for name, array in part.tensors(dtype).items()}
+        else:
+            ready[f"{path}.weight"] = part.dequantized(dtype)
+    _log_quantized(parts, len(stay), dtype, why)
+    return ready
+
+
+def _float_dtype(weights: dict[str, mx.array], quantized: set[str]) -> mx.Dtype:
+    """What the checkpoint computes in: the type of its first float tensor, a norm if nothing else."""
+    floats = (a.dtype for name, a in weights.items() if name not in quantized and a.dtype in FLOATS)
+    return next(floats, mx.bfloat16)
+
+
+def _why_packed(dense: int, asked: bool) -> str:
+    """The reason for keeping weights packed, empty if they become floats; BLAS beats kernels on a CPU."""
+    if asked:
+        return "asked for"
+    if device.kind() != "cpu":
+        return f"{device.kind()} computes with them"
+    limit = int(DENSE_SHARE * device.memory_total())
+    return f"{dense} bytes as floats, limit {limit}" if dense > limit else ""
+
+
+def _log_quantized(parts: dict[str, Packed], stay: int, dtype: mx.Dtype, why: str) -> None:
+    kinds = Counter(str(part.settings) for part in parts.values())
+    log.info(
+        "Quantized weights",
+        extra={
+            "stored": ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()),
+            "packed": stay,
+            "dequantized": len(parts) - stay,
+            "dtype": str(dtype).removeprefix("mlx.core."),
+            "reason": why or "faster on this CPU",
+        },
+    )
 
 
 def _converted(name: str, array: mx.array) -> mx.array:

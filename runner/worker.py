@@ -70,10 +70,18 @@ Job = GenerateJob | CallJob
 class Worker:
     """Owns the thread and, through it, the loaded model."""
 
-    def __init__(self, limit: int, on_death: Callable[[str], None], store: Path = DEFAULT_STORE) -> None:
+    def __init__(
+        self,
+        limit: int,
+        on_death: Callable[[str], None],
+        store: Path = DEFAULT_STORE,
+        *,
+        packed: bool = False,  # see `loader.load`
+    ) -> None:
         self._limit = limit
         self._on_death = on_death
         self._store = store
+        self._packed = packed
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -215,7 +223,9 @@ class Worker:
     def _load(self, reference: str) -> None:
         try:
             loaded = load(
-                open_model(reference, self._store), lambda share: self._publish(progress=int(100 * share))
+                open_model(reference, self._store),
+                lambda share: self._publish(progress=int(100 * share)),
+                packed=self._packed,
             )
         except Exception:
             self._publish(progress=100 if self._loaded else 0)

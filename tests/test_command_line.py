@@ -33,6 +33,14 @@ def test_a_person_may_choose() -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "packed"),
+    [("--packed", True), ("-packed", True), ("--packed=true", True), ("-packed=false", False)],
+)
+def test_weights_are_packed_where_somebody_says_so(word: str, packed: bool) -> None:
+    assert parse([word]).packed is packed
+
+
+@pytest.mark.parametrize(
     ("words", "complaint"),
     [
         ("--nope", "unrecognized arguments: --nope"),

@@ -110,11 +110,6 @@ def test_an_unknown_architecture_is_named(folder: Path) -> None:
     assert "MambaForCausalLM" in refusal(folder, UnsupportedModel)
 
 
-def test_quantized_checkpoints_are_refused_by_name(folder: Path) -> None:
-    edit(folder / "config.json", quantization={"bits": 4, "group_size": 64})
-    assert "quantized" in refusal(folder, UnsupportedModel)
-
-
 def test_a_missing_an_unexpected_and_a_misshapen_tensor_are_each_named(folder: Path) -> None:
     weights = tiny.weights(tiny.CONFIG)
     norm = "model.norm.weight"

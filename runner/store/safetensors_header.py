@@ -46,15 +46,26 @@ class Tensor:
         return math.prod(self.shape)
 
 
-def read_tensors(path: Path, name: str) -> list[Tensor]:
-    """The tensors in the order of their bytes.
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A file's tensors in the order of their bytes, and its free-form metadata."""
 
-    Raises BadModelFiles, naming the file and what is wrong, unless every byte is accounted for.
-    """
+    tensors: list[Tensor]
+    metadata: dict[str, str]
+
+
+def read_tensors(path: Path, name: str) -> list[Tensor]:
+    """The tensors alone; see `read_header`."""
+    return read_header(path, name).tensors
+
+
+def read_header(path: Path, name: str) -> Header:
+    """Raises BadModelFiles, naming the file and what is wrong, unless every byte is accounted for."""
     size = require_regular(path, name)
     try:
         header, data_bytes = _header(path, size)
-        return _checked_tensors(header, data_bytes, size - data_bytes)
+        metadata = _metadata(header)
+        return Header(_checked_tensors(header, data_bytes, size - data_bytes), metadata)
     except (_Bad, ValueError, RecursionError, OSError) as error:
         raise BadModelFiles(f"{name}: not a valid safetensors file: {error}") from None
 
@@ -84,11 +95,16 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _checked_tensors(header: dict[str, Any], data_bytes: int, data_start: int) -> list[Tensor]:
-    """The tensors' extents must cover the data exactly, in some order, without holes or overlaps."""
+def _metadata(header: dict[str, Any]) -> dict[str, str]:
+    """Taken out of the header, so that only tensors are left in it."""
     metadata = header.pop("__metadata__", None) or {}  # MLX writes null for none
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _Bad("__metadata__ must map names to strings")
+    return metadata
+
+
+def _checked_tensors(header: dict[str, Any], data_bytes: int, data_start: int) -> list[Tensor]:
+    """The tensors' extents must cover the data exactly, in some order, without holes or overlaps."""
     tensors, covered = [], 0
     for begin, end, name in sorted(_extent(name, entry) for name, entry in header.items()):
         if begin != covered:

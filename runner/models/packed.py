@@ -1,0 +1,101 @@
+"""Linear and Embedding over quantized weights: the twins that take their places in a built model.
+
+An architecture's file makes the float layers and never learns of these. Their parameters are what
+`runner/quantization.py` collects; shapes there, letters in `models/base.py`.
+
+Knows nothing about files, tokens or requests.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+from mlx.utils import tree_unflatten
+
+from runner.models import nn
+from runner.quantization import Packed, Quantization
+
+
+class PackedMatrix(nn.Module):
+    """[N,W] in parts. `dtype` is what rows are dequantized to: byte scales do not say it."""
+
+    def __init__(self, packed: Packed, dtype: mx.Dtype) -> None:
+        super().__init__()
+        self._settings: Quantization = packed.settings
+        self._dtype = dtype
+        for name, array in packed.tensors(dtype).items():
+            setattr(self, name, array)
+
+    def times(self, x: mx.array) -> mx.array:
+        """[..,W] -> [..,N]."""
+        settings = self._settings
+        y = mx.quantized_matmul(
+            x,
+            self["weight"],
+            self["scales"],
+            self.get("biases"),
+            transpose=True,
+            group_size=settings.group_size,
+            bits=settings.bits,
+            mode=settings.mode,
+        )
+        return self._scaled(y)
+
+    def rows(self, ids: mx.array) -> mx.array:
+        """[..] -> [..,W]."""
+        settings = self._settings
+        dense = mx.dequantize(
+            self["weight"][ids],
+            self["scales"][ids],
+            self["biases"][ids] if "biases" in self else None,
+            group_size=settings.group_size,
+            bits=settings.bits,
+            mode=settings.mode,
+            dtype=self._dtype,
+        )
+        return self._scaled(dense)
+
+    def _scaled(self, y: mx.array) -> mx.array:
+        """Multiplied in float32: the factor may have no close neighbour in a half type."""
+        return (y * self["global_scale"]).astype(y.dtype) if "global_scale" in self else y
+
+
+class PackedLinear(PackedMatrix):
+    """nn.Linear's twin; a real bias is added last and is not scaled."""
+
+    def __init__(self, packed: Packed, dtype: mx.Dtype, bias: bool) -> None:
+        super().__init__(packed, dtype)
+        if bias:
+            self.bias = mx.zeros((packed.shape[0],))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = self.times(x)
+        return y + self.bias if "bias" in self else y
+
+
+class PackedEmbedding(PackedMatrix):
+    """nn.Embedding's twin."""
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        return self.rows(ids)
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        """The head of a model that ties it to its embedding."""
+        return self.times(x)
+
+
+def replace(root: nn.Module, packed: dict[str, Packed], dtype: mx.Dtype) -> list[str]:
+    """Put twins in the places of the float layers; returns the paths where there are now packed ones.
+
+    Left as they are: layers that have no twin, and group sizes that MLX has no kernel for.
+    """
+    twins: list[tuple[str, PackedMatrix]] = []
+    for path, module in root.named_modules():  # type: ignore[no-untyped-call]  # mlx leaves it open
+        part = packed.get(path)
+        if part is None or not part.settings.has_kernel:
+            continue
+        if type(module) is nn.Linear:
+            twins.append((path, PackedLinear(part, dtype, bias="bias" in module)))
+        elif type(module) is nn.Embedding:
+            twins.append((path, PackedEmbedding(part, dtype)))
+    root.update_modules(tree_unflatten(twins))
+    return [path for path, _ in twins]

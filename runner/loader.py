@@ -116,29 +116,30 @@ def _in_place(
     ready = {name: _converted(name, array) for name, array in weights.items() if name not in members}
     if not parts:
         return ready
-    dtype = device.weight_dtype(_float_dtype(weights, members))
-    why = _why_packed(quantization.dense_bytes(shapes.values(), dtype.size), keep_packed)
+    common = _common_dtype(weights, members)
+    dtypes = {path: device.weight_dtype(part.dtype(common)) for path, part in parts.items()}
+    why = _why_packed(quantization.dense_bytes(shapes.values(), mx.float32.size), keep_packed)
     stay: list[str] = []
     if why:
         assert isinstance(model, nn.Module)
-        stay = replace(model, parts, dtype)
+        stay = replace(model, parts, dtypes)
     for path, part in parts.items():
         if path in stay:
-            ready |= {f"{path}.{name}": array for name, array in part.tensors(dtype).items()}
+            ready |= {f"{path}.{name}": array for name, array in part.tensors(dtypes[path]).items()}
         else:
-            ready[f"{path}.weight"] = part.dequantized(dtype)
-    _log_quantized(parts, len(stay), dtype, why)
+            ready[f"{path}.weight"] = part.dequantized(dtypes[path])
+    _log_quantized(parts, len(stay), why)
     return ready
 
 
-def _float_dtype(weights: dict[str, mx.array], quantized: set[str]) -> mx.Dtype:
-    """What the checkpoint computes in: the type of its first float tensor, a norm if nothing else."""
+def _common_dtype(weights: dict[str, mx.array], quantized: set[str]) -> mx.Dtype:
+    """What the checkpoint was made to compute in: the type of its first float tensor, a norm if nothing else."""
     floats = (a.dtype for name, a in weights.items() if name not in quantized and a.dtype in FLOATS)
     return next(floats, mx.bfloat16)
 
 
 def _why_packed(dense: int, asked: bool) -> str:
-    """The reason for keeping weights packed, empty if they become floats; BLAS beats kernels on a CPU."""
+    """The reason for keeping weights packed, empty if they become floats: BLAS beats the kernels on a CPU."""
     if asked:
         return "asked for"
     if device.kind() != "cpu":
@@ -147,7 +148,7 @@ def _why_packed(dense: int, asked: bool) -> str:
     return f"{dense} bytes as floats, limit {limit}" if dense > limit else ""
 
 
-def _log_quantized(parts: dict[str, Packed], stay: int, dtype: mx.Dtype, why: str) -> None:
+def _log_quantized(parts: dict[str, Packed], stay: int, why: str) -> None:
     kinds = Counter(str(part.settings) for part in parts.values())
     log.info(
         "Quantized weights",
@@ -155,8 +156,7 @@ def _log_quantized(parts: dict[str, Packed], stay: int, dtype: mx.Dtype, why: st
             "stored": ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()),
             "packed": stay,
             "dequantized": len(parts) - stay,
-            "dtype": str(dtype).removeprefix("mlx.core."),
-            "reason": why or "faster on this CPU",
+            "reason": why or "faster as float32 on a CPU",
         },
     )
 

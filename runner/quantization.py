@@ -97,6 +97,10 @@ class Packed:
     biases: mx.array | None
     global_scale: mx.array | None
 
+    def dtype(self, common: mx.Dtype) -> mx.Dtype:
+        """The float type that it stands for: that of affine scales; byte scales do not say, so the common one."""
+        return common if self.biases is None else self.scales.dtype
+
     def dequantized(self, dtype: mx.Dtype) -> mx.array:
         """[.., N, W] in the given float type, unevaluated."""
         settings = self.settings
@@ -178,11 +182,11 @@ def declarations(config: dict[str, Any], headers: Iterable[Header]) -> dict[str,
 
 
 def _section(config: dict[str, Any]) -> dict[str, Any]:
-    """mlx-lm writes it under both names, once with each release's favourite."""
+    """mlx-lm writes it under two names, of which the second is also that of other tools' settings."""
     section = config.get("quantization") or config.get("quantization_config") or {}
     if not isinstance(section, dict):
         raise BadModelFiles(f"config.json: quantization is a {type(section).__name__}, expected an object")
-    return section
+    return {} if "quant_method" in section else section
 
 
 def _stored(header: Header) -> Iterator[tuple[str, Declared]]:

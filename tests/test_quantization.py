@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from runner.quantization import (
     unpack,
 )
 from runner.store.resolve import open_model
+from runner.types import Done, Event, Failed, GenerateRequest
+from runner.worker import Worker
 from tests import tiny
 
 DIMENSIONS: dict[str, Any] = {
@@ -170,7 +173,7 @@ def test_every_mode_equals_mlxs_arithmetic_dense_and_packed(how: Quantization, f
     assert difference(found["linear"].dequantized(mx.float32), reference) < 1e-6
 
     pair: Any = Pair(rows, width)
-    assert sorted(packed.replace(pair, found, mx.float32)) == ["embedding", "linear"]
+    assert sorted(packed.replace(pair, found, dict.fromkeys(found, mx.float32))) == ["embedding", "linear"]
     pair.linear.bias = bias = mx.arange(rows, dtype=mx.float32)
     x = mx.random.normal((1, 5, width), key=mx.random.key(1))
     assert difference(pair.linear(x), x @ reference.T + bias) < 1e-4
@@ -203,7 +206,7 @@ def test_group_sizes_without_a_kernel_are_dequantized_by_plain_operations(bits: 
     grouped = codes.reshape(rows, -1, size).astype(mx.float32)
     expected = (grouped * scales[..., None] + biases[..., None]).reshape(rows, width)
     assert difference(found["linear"].dequantized(mx.float32), expected) < 1e-6
-    assert packed.replace(Pair(rows, width), found, mx.float32) == []
+    assert packed.replace(Pair(rows, width), found, {}) == []
 
 
 @pytest.mark.parametrize("how", AFFINE, ids=str)
@@ -412,7 +415,7 @@ def test_on_a_cpu_they_become_floats_and_one_line_says_so(
     assert {array.dtype for array in parameters(model).values()} == {mx.float32}
     record = said(caplog)
     assert record.stored == "15 affine 4 bits by 64"
-    assert (record.packed, record.dequantized, record.dtype) == (0, 15, "float32")
+    assert (record.packed, record.dequantized, record.reason) == (0, 15, "faster as float32 on a CPU")
 
 
 def test_what_would_not_fit_into_memory_stays_packed_and_the_line_says_why(
@@ -425,6 +428,42 @@ def test_what_would_not_fit_into_memory_stays_packed_and_the_line_says_why(
     assert parameters(model)["model.embed_tokens.weight"].dtype == mx.uint32
     assert said(caplog).packed == 15
     assert said(caplog).reason.endswith("bytes as floats, limit 600000")
+
+
+def test_a_worker_that_was_told_so_keeps_them_packed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = checkpoint(tmp_path / "tiny", in_mlx_spelling(floats(), mixed))
+    worker = Worker(1, lambda reason: None, packed=True)
+    worker.start()
+    with caplog.at_level(logging.INFO):
+        worker.load(str(folder)).result(20)
+    done = threading.Event()
+    answer: list[Event] = []
+
+    def emit(event: Event) -> None:
+        answer.append(event)
+        if isinstance(event, Done | Failed):
+            done.set()
+
+    worker.generate(GenerateRequest("hello", 3), emit)
+    assert done.wait(20)
+    worker.stop()
+    assert worker.join(20)
+    assert isinstance(answer[-1], Done)
+    assert (said(caplog).packed, said(caplog).dequantized, said(caplog).reason) == (13, 0, "asked for")
+
+
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+def test_off_the_cpu_half_types_stay_what_they_are(
+    tmp_path: Path, dtype: mx.Dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "kind", lambda: "cuda")
+    halves = {name: array.astype(dtype) for name, array in floats().items()}
+    model = loaded(checkpoint(tmp_path / "tiny", in_mlx_spelling(halves, mixed))).model
+    kinds = {array.dtype for array in parameters(model).values()}
+    assert kinds == {dtype, mx.uint32, mx.uint8}
+    assert logits(model).dtype == dtype
 
 
 def test_memory_is_that_of_the_machine_or_less() -> None:

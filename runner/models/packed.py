@@ -8,6 +8,8 @@ Knows nothing about files, tokens or requests.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 
@@ -83,10 +85,11 @@ class PackedEmbedding(PackedMatrix):
         return self.times(x)
 
 
-def replace(root: nn.Module, packed: dict[str, Packed], dtype: mx.Dtype) -> list[str]:
+def replace(root: nn.Module, packed: Mapping[str, Packed], dtypes: Mapping[str, mx.Dtype]) -> list[str]:
     """Put twins in the places of the float layers; returns the paths where there are now packed ones.
 
-    Left as they are: layers that have no twin, and group sizes that MLX has no kernel for.
+    dtypes: for each path the type to compute in. Left as they are: layers that have no twin, and group sizes that
+    MLX has no kernel for.
     """
     twins: list[tuple[str, PackedMatrix]] = []
     for path, module in root.named_modules():  # type: ignore[no-untyped-call]  # mlx leaves it open
@@ -94,8 +97,8 @@ def replace(root: nn.Module, packed: dict[str, Packed], dtype: mx.Dtype) -> list
         if part is None or not part.settings.has_kernel:
             continue
         if type(module) is nn.Linear:
-            twins.append((path, PackedLinear(part, dtype, bias="bias" in module)))
+            twins.append((path, PackedLinear(part, dtypes[path], bias="bias" in module)))
         elif type(module) is nn.Embedding:
-            twins.append((path, PackedEmbedding(part, dtype)))
+            twins.append((path, PackedEmbedding(part, dtypes[path])))
     root.update_modules(tree_unflatten(twins))
     return [path for path, _ in twins]

@@ -126,8 +126,8 @@ def test_a_stop_ends_the_text_before_it(host: Host) -> None:
 
 
 def test_top_logprobs_come_with_every_token(host: Host) -> None:
-    if not host.is_since("v0.17.5"):
-        pytest.skip("hosts before v0.17.5 pass no logprobs on")
+    if not host.is_since("v0.21.1"):
+        pytest.skip("hosts before v0.21.1 pass no logprobs on")
     answer = host.generate(SUM, options=GREEDY, logprobs=True, top_logprobs=3)
     assert "".join(entry["token"] for entry in answer["logprobs"]) == SUM_ANSWER
     for entry in answer["logprobs"]:

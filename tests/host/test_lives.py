@@ -82,7 +82,7 @@ def test_ps_answers_at_once_during_a_generation_and_tells_the_truth(host: Host) 
         assert max(waits) < PS_S
         assert shown["name"] == "endless:latest"
         assert shown["size"] == shown["size_vram"] >= weights
-    if host.is_since("v0.32.0"):
+    if host.is_since("v0.21.1"):
         assert shown["context_length"] == CONTEXT
         wait_until(lambda: _shown_size(host) == host.runner_memory(), START_S, "the runner's memory in ps")
 
@@ -150,7 +150,7 @@ def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(host: Host) -> N
     with pytest.raises(Refused) as refused:
         host.generate("abcdefg " * 1100, "endless", **body)
     assert "maximum context length (8192 tokens)" in refused.value.error
-    if host.is_since("v0.17.5"):
+    if host.is_since("v0.21.1"):
         assert refused.value.status == 400
 
 

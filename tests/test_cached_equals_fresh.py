@@ -26,6 +26,12 @@ LETTERS = "abcd"  # few, so that prompts share prefixes by chance too
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {},
+    "rotating": {
+        "architectures": ["Gemma3ForCausalLM"],
+        "head_dim": 8,
+        "sliding_window": 7,
+        "sliding_window_pattern": 2,
+    },
     "window": {"architectures": ["MistralForCausalLM"], "sliding_window": 7},
 }
 

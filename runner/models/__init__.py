@@ -16,6 +16,8 @@ from runner.models.base import Config, Model
 from runner.models.config import shown
 
 ARCHITECTURES = {
+    "Gemma3ForCausalLM": "gemma3",
+    "Gemma3ForConditionalGeneration": "gemma3",
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "mistral",
     "Qwen2ForCausalLM": "qwen2",

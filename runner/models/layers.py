@@ -122,7 +122,7 @@ class Decoder(nn.Module):
         self._kind = tuple(kinds.index(window) for window in windows)
 
     def __call__(self, tokens: mx.array, caches: Sequence[LayerCache]) -> mx.array:
-        x = self.embed_tokens(tokens)  # [B,L,E]
+        x = self.embed(tokens)  # [B,L,E]
         masks = [caches[layer].mask(tokens.shape[1]) for layer in self._first_of_kind]
         offset = mx.array(caches[0].offset, mx.int32)
         for layer, kind, cache in zip(self.layers, self._kind, caches, strict=True):
@@ -130,15 +130,26 @@ class Decoder(nn.Module):
         normed: mx.array = self.norm(x)
         return normed
 
+    def embed(self, tokens: mx.array) -> mx.array:
+        """[B,L] -> [B,L,E]."""
+        embedded: mx.array = self.embed_tokens(tokens)
+        return embedded
+
 
 class CausalLM(nn.Module):
     """A Model (see `models/base.py`) over a Decoder, with a head of its own or the embedding's."""
 
-    def __init__(self, config: DecoderConfig, blocks: Sequence[Block], windows: Windows) -> None:
+    def __init__(
+        self,
+        config: DecoderConfig,
+        blocks: Sequence[Block],
+        windows: Windows,
+        decoder: type[Decoder] = Decoder,
+    ) -> None:
         super().__init__()
         self.vocab_size = config.vocab_size
         self.context_length = config.max_position_embeddings
-        self.model = Decoder(config, blocks, windows)
+        self.model = decoder(config, blocks, windows)
         self.tied = config.tie_word_embeddings
         if not self.tied:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)

@@ -42,6 +42,8 @@ TINY: Config = {
     "tie_word_embeddings": False,
 }
 MODEL_TYPES = {
+    "Gemma3ForCausalLM": "gemma3_text",
+    "Gemma3ForConditionalGeneration": "gemma3_text",
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "llama",  # so does mlx-lm
     "Qwen2ForCausalLM": "qwen2",
@@ -63,8 +65,11 @@ class Case:
 
     @property
     def config(self) -> Config:
-        given = {**TINY, "architectures": [self.architecture], **self.fields}
-        return {name: value for name, value in given.items() if name not in self.without}
+        given = {**TINY, **self.fields}
+        text = {name: value for name, value in given.items() if name not in self.without}
+        if self.architecture.endswith("ForConditionalGeneration"):
+            text = {"text_config": text}
+        return {"architectures": [self.architecture], **text}
 
 
 class Reference:
@@ -72,23 +77,30 @@ class Reference:
 
     def __init__(self, case: Case) -> None:
         self.windows = case.windows
+        self.gemma = case.architecture.startswith("Gemma3")
+        self.cap: float | None = case.fields.get("final_logit_softcapping")
         self.model = _mlx_lm_model(case)
         self.weights = _random_weights(self.model, seed=case.name)
         self.foreign = _foreign_biases(case)
         for name in self.foreign & self.weights.keys():
             self.weights[name] = mx.zeros(self.weights[name].shape)
         self.model.load_weights(list(self.weights.items()))
+        self.head = "lm_head.weight" in self.weights
 
     def logits(self, tokens: Sequence[int]) -> mx.array:
         """[T,V] of one forward from an empty cache. The layers are called one by one, since mlx-lm has windows
         in its Llama only; their masks are its own.
         """
         x = self.model.model.embed_tokens(mx.array([tokens]))
+        if self.gemma:
+            x = x * x.shape[-1] ** 0.5  # by hand: mlx-lm rounds the factor to bfloat16 even here
         for layer, window in zip(self.model.layers, self.windows, strict=True):
             x = layer(x, create_causal_mask(len(tokens), window_size=window), new_mlx_lm_cache())
         x = self.model.model.norm(x)
-        tied = self.model.args.tie_word_embeddings
+        tied = not self.head
         logits: mx.array = self.model.model.embed_tokens.as_linear(x) if tied else self.model.lm_head(x)
+        if self.cap is not None:
+            logits = self.cap * mx.tanh(logits / self.cap)  # by hand: mlx-lm's Gemma 3 has none
         return logits[0]
 
     def checkpoint(self) -> dict[str, mx.array]:
@@ -137,8 +149,10 @@ def difference(a: mx.array, b: mx.array) -> float:
 
 
 def _mlx_lm_model(case: Case) -> Any:
-    config = _spelled_for_mlx_lm(case.config)
     kind = MODEL_TYPES[case.architecture]
+    if kind == "gemma3_text":
+        return _mlx_lm_gemma(case)
+    config = _spelled_for_mlx_lm(case.config)
     if case.architecture == "Qwen2ForCausalLM" and config.get("head_dim"):
         kind = "llama"  # mlx-lm's Qwen2 overlooks head_dim; its Llama with biases is the same otherwise
         config["attention_bias"] = True
@@ -153,6 +167,34 @@ def _mlx_lm_model(case: Case) -> Any:
             layer.self_attn.rope = _scaled_rope(config)
         if kind in ("qwen3", "qwen3_moe") and config.get("attention_bias"):
             _add_biases(layer.self_attn)
+    return model
+
+
+def _mlx_lm_gemma(case: Case) -> Any:
+    """mlx-lm's Gemma 3 knows a pattern of layers only, nothing of `rope_parameters`, biases and the flag of a tied
+    head, and has other defaults than transformers.
+    """
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 4}
+    defaults: Config = {"rope_theta": 1e6, "rope_local_base_freq": 1e4, **heads}
+    config = case.config.get("text_config", case.config)
+    config = defaults | {name: value for name, value in config.items() if value is not None}
+    module = importlib.import_module("mlx_lm.models.gemma3_text")
+    model = module.Model(module.ModelArgs.from_dict({**config, "model_type": "gemma3_text"}))
+    for layer, kind in zip(model.layers, config.get("layer_types", ()), strict=False):
+        beside = {
+            "full_attention": {"rope_theta": config["rope_theta"], **config.get("rope_scaling", {})},
+            "sliding_attention": {"rope_theta": config["rope_local_base_freq"]},
+        }[kind]
+        scaling = beside | config.get("rope_parameters", {}).get(kind, {})
+        layer.self_attn.rope = _scaled_rope(
+            {**config, "rope_theta": scaling["rope_theta"], "rope_scaling": scaling}
+        )
+    if config.get("attention_bias"):
+        for layer in model.layers:
+            _add_biases(layer.self_attn)
+    if config["tie_word_embeddings"]:
+        model.pop("lm_head")
+        model.tie_word_embeddings = True
     return model
 
 
@@ -176,7 +218,7 @@ def _with_moe_fields(config: Config) -> Config:
 
 
 def _scaled_rope(config: Config) -> Any:
-    """mlx-lm's Qwen3-MoE overlooks rope_scaling, which its Llama follows."""
+    """mlx-lm's Qwen3-MoE overlooks rope_scaling, which its Llama follows; Gemma 3 has two ropes."""
     return initialize_rope(
         config["head_dim"],
         config["rope_theta"],

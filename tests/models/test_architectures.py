@@ -75,7 +75,7 @@ def cases() -> list[Case]:
             )
             for name, rope in NEWER.items()
         ]
-    return made + special_cases()
+    return made + special_cases() + gemma_cases()
 
 
 def special_cases() -> list[Case]:
@@ -119,6 +119,55 @@ def special_cases() -> list[Case]:
     ]
 
 
+GEMMA: Config = {
+    "sliding_window": 9,
+    "sliding_window_pattern": 2,  # so the first layer sees a window, the second everything
+    "query_pre_attn_scalar": 24,  # not head_dim
+    "rope_theta": 50_000.0,
+    "rope_local_base_freq": 1_000.0,
+    "hidden_size": 60,  # its root is no short number
+    "tie_word_embeddings": True,
+}
+
+
+def gemma_cases() -> list[Case]:
+    full, sliding = "full_attention", "sliding_attention"
+    ropes = {
+        full: {"rope_type": "linear", "factor": 4.0, "rope_theta": 70_000.0},
+        sliding: {"rope_type": "default", "rope_theta": 2_000.0},
+    }
+    heads = ("num_attention_heads", "num_key_value_heads")
+    no_ropes = ("rope_theta", "rope_local_base_freq")
+    rows: dict[str, Config] = {
+        "plain": {},
+        "untied": {"tie_word_embeddings": False},
+        "5 heads over 1": {"num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 12},
+        "hidden_act, which is not its name": {"hidden_act": "silu"},
+        "attention_bias": {"attention_bias": True},
+        "logits capped": {"final_logit_softcapping": 3.0},
+        "window of 1": {"sliding_window": 1},
+        "window of 2": {"sliding_window": 2},
+        "linear rope": {"rope_scaling": ROPES["linear"]["rope_scaling"]},
+        "llama3 rope": {"rope_scaling": ROPES["llama3"]["rope_scaling"]},
+        "yarn rope": {"rope_scaling": ROPES["yarn"]["rope_scaling"]},
+        "layer_types": {"layer_types": [sliding, full], "sliding_window_pattern": None},
+    }
+    windows = {"window of 1": (1, None), "window of 2": (2, None)}
+    causal, multimodal = "Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"
+    other_order: Config = {**GEMMA, "layer_types": [full, sliding], "rope_parameters": ropes}
+    return [
+        *(
+            Case(f"Gemma3 {name}", causal, {**GEMMA, **row}, windows=windows.get(name, (9, None)))
+            for name, row in rows.items()
+        ),
+        Case("Gemma3 window never left", causal, {**GEMMA, "sliding_window": 256}),
+        Case("Gemma3 default thetas", causal, GEMMA, no_ropes, windows=(9, None)),
+        Case("Gemma3 default pattern", causal, GEMMA, ("sliding_window_pattern",), windows=(9, 9)),
+        Case("Gemma3 rope_parameters", causal, other_order, no_ropes, windows=(None, 9)),
+        Case("Gemma3 text_config", multimodal, GEMMA, heads, windows=(9, None)),
+    ]
+
+
 CASES = {case.name: case for case in cases()}
 
 
@@ -157,7 +206,10 @@ def test_decoding_gives_the_logits_of_mlx_lm(name: str) -> None:
     assert difference(logits, expected(name)) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", CASES)
+ROTATING = [name for name in CASES if name.startswith("Gemma3") and not name.endswith("never left")]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ROTATING])
 def test_a_prefix_hit_gives_the_logits_of_mlx_lm(name: str) -> None:
     """Another conversation is rewound to the shared prefix; the rest is fed behind it, as if nothing had been."""
     model, _ = pair(name)
@@ -172,3 +224,26 @@ def test_a_prefix_hit_gives_the_logits_of_mlx_lm(name: str) -> None:
     assert mx.array_equal(rest, again), "a rewound cache is a fresh one, bit for bit"
     assert all(layer.rewind(31) for layer in caches), "also in the middle of what was one chunk"
     assert difference(feed(model, caches, TOKENS[31:], (20,)), expected(name)[31:]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ROTATING)
+def test_a_short_rewind_of_a_rotating_storage_gives_the_logits_of_mlx_lm(name: str) -> None:
+    """Half a window back it always goes, and what is fed behind it counts as if nothing had been."""
+    model, reference = pair(name)
+    back = max(1, min(window for window in reference.windows if window) // 2)
+    caches = model.make_caches()
+    feed(model, caches, TOKENS[:37], (12,))
+    feed(model, caches, some_tokens(back, "another end"), (1,))
+    assert all(layer.rewind(37) for layer in caches)
+    assert difference(feed(model, caches, TOKENS[37:], (11,)), expected(name)[37:]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ROTATING)
+def test_a_long_rewind_of_a_rotating_storage_is_refused_and_changes_nothing(name: str) -> None:
+    model, reference = pair(name)
+    caches = model.make_caches()
+    feed(model, caches, TOKENS[:60], (7,))
+    for layer, window in zip(caches, reference.windows, strict=True):
+        assert window is None or window == 1 or not layer.rewind(20)
+    assert [layer.offset for layer in caches] == [60, 60]
+    assert difference(feed(model, caches, TOKENS[60:], (1,)), expected(name)[60:]) < TOLERANCE

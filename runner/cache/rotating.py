@@ -1,0 +1,70 @@
+"""Bounded storage for a layer whose attention reaches back only `window` positions.
+
+Rows hold the positions [start, offset), oldest first, in buffers of about two windows. When they are full, the rows
+that are still needed move to the front of new ones, so a step copies a few rows on average and what attention sees
+is one slice in order, as in `windowed.py`, whose masks are right here too. (A ring of exactly one window would save
+the other half, but every chunk would have to be put in order first, and no rewind could ever be exact.)
+
+A query at position i needs [i - window + 1, i], so after `rewind(to)` the last window - 1 positions before `to`
+count; the answer is False if one of them is gone. What moves is more than attention needs, by half a window: so far
+back from the furthest position ever written, and often further, a rewind is always possible.
+
+Knows nothing about tokens, models or requests.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from runner.cache.windowed import WindowedKVCache
+
+
+class RotatingKVCache(WindowedKVCache):
+    """A WindowedKVCache that forgets; its capacity is at most 2 * window + the longest chunk."""
+
+    def __init__(self, window: int) -> None:
+        super().__init__(window)
+        self._start = 0  # the position in row 0
+        self._spare = max(
+            1, window // 2
+        )  # rows kept beyond the window, and rows to write before the next move
+
+    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        length = keys.shape[2]
+        if self._keys is None or self._values is None or self._used + length > self.capacity:
+            kept = min(self._used, self.window - 1 + self._spare)
+            rows = kept + length + self._spare
+            self._keys = _moved(self._keys, self._used, kept, rows, keys)
+            self._values = _moved(self._values, self._used, kept, rows, values)
+            self._start = self.offset - kept
+        first = self._used
+        end = first + length
+        self._keys[..., first:end, :] = keys
+        self._values[..., first:end, :] = values
+        self.offset += length
+        shown = end - self._reach(length, self.offset)
+        return self._keys[..., shown:end, :], self._values[..., shown:end, :]  # [B,H,S,D]
+
+    def rewind(self, to: int) -> bool:
+        needed = min(to, self.window - 1)
+        if not 0 <= to <= self.offset or (needed and to - needed < self._start):
+            return False
+        self._start = min(self._start, to)  # where nothing is needed, nothing needs to be left
+        self.offset = to
+        return True
+
+    def reserve(self, total: int) -> None:
+        """The room is the same for every total."""
+
+    @property
+    def _used(self) -> int:
+        return self.offset - self._start
+
+
+def _moved(old: mx.array | None, used: int, kept: int, rows: int, like: mx.array) -> mx.array:
+    """A buffer of `rows` rows that begins with the last `kept` of the `used` ones of `old`."""
+    batch, heads, _, width = like.shape
+    if old is None or kept == 0:
+        return mx.zeros((batch, heads, rows, width), like.dtype)
+    room = mx.zeros((batch, heads, rows - kept, width), like.dtype)
+    return mx.concatenate([old[..., used - kept : used, :], room], axis=2)

@@ -1,0 +1,236 @@
+"""Gemma 3's text models (Gemma3ForCausalLM), and the text part of its multimodal ones
+(Gemma3ForConditionalGeneration): their config is `text_config`, their vision tensors are dropped.
+
+Five layers see a window, the sixth sees everything, and each kind has rotary positions of its own. Norms multiply
+by 1 + weight, and stand before and behind both halves of a block.
+
+Knows nothing about files, tokens or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+
+from runner.cache.base import LayerCache, Mask
+from runner.cache.kv import KVCache
+from runner.cache.rotating import RotatingKVCache
+from runner.errors import BadModelFiles, UnsupportedModel
+from runner.models import layers, nn
+from runner.models.base import Config
+from runner.models.config import (
+    FULL,
+    MAX_LAYERS,
+    SLIDING,
+    DecoderConfig,
+    Fields,
+    read_sliding_window,
+    read_windows,
+    shown,
+)
+from runner.models.layers import CausalLM, GatedMLP, Windows
+from runner.models.rope import Rope, RopeConfig
+
+DEFAULTS: Config = {"vocab_size": 262_208, "num_attention_heads": 8}
+"""Sizes are not guessed elsewhere, but Google's own multimodal files leave these out."""
+
+DEFAULT_THETA = {FULL: 1_000_000.0, SLIDING: 10_000.0}
+ACTIVATION = "gelu_pytorch_tanh"
+
+
+@dataclass(frozen=True)
+class Gemma3Config:
+    decoder: DecoderConfig
+    kinds: tuple[str, ...]  # of each layer
+    windows: tuple[int | None, ...]
+    ropes: dict[str, RopeConfig]  # of each kind
+    scale: float  # of attention
+    attention_bias: bool
+    logit_cap: float | None
+
+    @classmethod
+    def read(cls, config: Config) -> Gemma3Config:
+        text = Fields(config).mapping("text_config")
+        fields = Fields(
+            _text_fields(config if text is None else text),
+            "config.json" if text is None else "config.json: text_config",
+        )
+        refuse_unsupported(fields)
+        decoder = DecoderConfig.read(fields, positions=131_072, kv_heads=4, head_dim=256)
+        window = read_sliding_window(fields)
+        kinds = read_kinds(fields, decoder.num_hidden_layers)
+        return cls(
+            # A head that is there counts, whatever the flag says: `rename` settles it.
+            decoder=replace(decoder, tie_word_embeddings=False),
+            windows=read_windows(fields, decoder, window, default=kinds),
+            kinds=kinds,
+            ropes=read_ropes(fields, decoder),
+            scale=fields.number("query_pre_attn_scalar", 256) ** -0.5,
+            attention_bias=fields.flag("attention_bias", False),
+            logit_cap=fields.number("final_logit_softcapping") if capped(fields) else None,
+        )
+
+
+def _text_fields(values: Config) -> Config:
+    """With defaults, and without `hidden_act`: the activation's name is `hidden_activation` here."""
+    given = {name: value for name, value in values.items() if value is not None and name != "hidden_act"}
+    if "sliding_window" in values:
+        given["sliding_window"] = values["sliding_window"]  # null is a value of its own
+    return DEFAULTS | given
+
+
+def refuse_unsupported(fields: Fields) -> None:
+    activation = fields.text("hidden_activation", ACTIVATION)
+    if activation != ACTIVATION:
+        raise UnsupportedModel(
+            f"config.json: hidden_activation {shown(activation)} is not supported, only {ACTIVATION} is"
+        )
+    if fields.flag("use_bidirectional_attention", False):
+        raise UnsupportedModel(
+            "config.json: use_bidirectional_attention is not supported: it is no generator's"
+        )
+    if fields.optional_number("attn_logit_softcapping") is not None:
+        raise UnsupportedModel("config.json: attn_logit_softcapping is not supported")
+
+
+def capped(fields: Fields) -> bool:
+    return fields.optional_number("final_logit_softcapping") is not None
+
+
+def read_kinds(fields: Fields, count: int) -> tuple[str, ...]:
+    """`layer_types`, or what older files have: every `sliding_window_pattern`-th layer sees everything."""
+    pattern = fields.integer("sliding_window_pattern", 6, high=MAX_LAYERS)
+    given = fields.optional_texts("layer_types")
+    default = (SLIDING if (layer + 1) % pattern else FULL for layer in range(count))
+    return tuple(default if given is None else given)
+
+
+def read_ropes(fields: Fields, decoder: DecoderConfig) -> dict[str, RopeConfig]:
+    """Newer files have one object for each kind inside `rope_parameters`. In older ones `rope_theta` and
+    `rope_scaling` belong to the layers that see everything, `rope_local_base_freq` to the others.
+    """
+    newer = fields.mapping("rope_parameters") or {}
+    for name in newer:
+        if name not in DEFAULT_THETA:
+            raise UnsupportedModel(
+                f"config.json: rope_parameters has {shown(name)}, expected {FULL} and {SLIDING} only"
+            )
+    inside = Fields(newer, "config.json: rope_parameters")
+    beside: dict[str, Config] = {
+        FULL: {"rope_theta": fields.number("rope_theta", DEFAULT_THETA[FULL], above=1)},
+        SLIDING: {"rope_theta": fields.number("rope_local_base_freq", DEFAULT_THETA[SLIDING], above=1)},
+    }
+    scaling: dict[str, Config] = {FULL: fields.mapping("rope_scaling") or {}, SLIDING: {}}
+
+    def one(kind: str) -> RopeConfig:
+        given = (inside.mapping(kind) or {}) | scaling[kind]
+        merged = beside[kind] | {name: value for name, value in given.items() if value is not None}
+        return RopeConfig.read(
+            Fields({"rope_parameters": merged}), decoder.head_dim, decoder.max_position_embeddings
+        )
+
+    return {kind: one(kind) for kind in DEFAULT_THETA}
+
+
+class Norm(nn.RMSNorm):
+    """RMSNorm in float32, as the model was made. `rename` adds the 1 to the weight, once, in float32 too: near 1
+    half precision has few values.
+    """
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.rms_norm(x, self.weight, self.eps).astype(x.dtype)
+
+
+class Attention(layers.Attention):
+    """Grouped-query attention over normed queries and keys, with a scale of its own."""
+
+    def __init__(self, config: Gemma3Config, rope: Rope) -> None:
+        bias = config.attention_bias
+        super().__init__(config.decoder, rope, qkv_bias=bias, o_bias=bias)
+        self.scale = config.scale * rope.score_scale
+        self.q_norm = Norm(config.decoder.head_dim, config.decoder.rms_norm_eps)
+        self.k_norm = Norm(config.decoder.head_dim, config.decoder.rms_norm_eps)
+
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
+        queries, keys, values = self.project(x)  # [B,L,H,D], [B,L,K,D], [B,L,K,D]
+        return self.attend(self.q_norm(queries), self.k_norm(keys), values, mask, cache, offset)
+
+
+class MLP(GatedMLP):
+    """GeGLU (Shazeer 2020, arXiv 2002.05202) with the tanh form of GELU: down(gelu(gate(x)) * up(x))."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down_proj(nn.gelu_approx(self.gate_proj(x)) * self.up_proj(x))  # [B,L,E] over [B,L,F]
+
+
+class Block(layers.Block):
+    """Attention, then MLP, each between two norms and added to what came in."""
+
+    def __init__(self, config: Gemma3Config, rope: Rope) -> None:
+        super().__init__(config.decoder, Attention(config, rope), MLP(config.decoder))
+        hidden, eps = config.decoder.hidden_size, config.decoder.rms_norm_eps
+        self.input_layernorm = Norm(hidden, eps)
+        self.post_attention_layernorm = Norm(hidden, eps)
+        self.pre_feedforward_layernorm = Norm(hidden, eps)
+        self.post_feedforward_layernorm = Norm(hidden, eps)
+
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
+        attended = self.self_attn(self.input_layernorm(x), mask, cache, offset)  # [B,L,E]
+        x = x + self.post_attention_layernorm(attended)  # [B,L,E]
+        changed = self.mlp(self.pre_feedforward_layernorm(x))  # [B,L,E]
+        return x + self.post_feedforward_layernorm(changed)  # [B,L,E]
+
+
+class Decoder(layers.Decoder):
+    """The embedding is scaled where it comes in, not where it is the head."""
+
+    def __init__(self, config: DecoderConfig, blocks: Sequence[layers.Block], windows: Windows) -> None:
+        super().__init__(config, blocks, windows)
+        self.norm = Norm(config.hidden_size, config.rms_norm_eps)
+        self.scale = config.hidden_size**0.5
+
+    def embed(self, tokens: mx.array) -> mx.array:
+        embedded = super().embed(tokens)
+        # Rounded to the dtype that is computed in, as transformers does (mlx-lm rounds to bfloat16 always).
+        return embedded * mx.array(self.scale, embedded.dtype)
+
+
+class Model(CausalLM):
+    def __init__(self, config: Config) -> None:
+        read = Gemma3Config.read(config)
+        ropes = {kind: Rope(rope, read.decoder.head_dim) for kind, rope in read.ropes.items()}
+        blocks = [Block(read, ropes[kind]) for kind in read.kinds]
+        super().__init__(read.decoder, blocks, read.windows, Decoder)
+        self._logit_cap = read.logit_cap
+        self._multimodal = Fields(config).mapping("text_config") is not None
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        logits = super().logits(hidden)
+        cap = self._logit_cap
+        return logits if cap is None else mx.tanh(logits / cap) * cap
+
+    def make_caches(self) -> list[LayerCache]:
+        return [KVCache() if window is None else RotatingKVCache(window) for window in self._windows]
+
+    def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        """Beside what CausalLM does: the newer prefix `model.language_model.`, the 1 of the norms, and, in a
+        multimodal model, no vision.
+        """
+        older: dict[str, mx.array] = {}
+        for name, array in weights.items():
+            if self._multimodal and name.removeprefix("model.").startswith(VISION):
+                continue
+            moved = name.removeprefix("model.language_model.")
+            old = name if moved == name else f"model.{moved}"
+            if old in older:
+                raise BadModelFiles(f"tensor {old} is there twice, once as model.language_model.{moved}")
+            older[old] = array
+        return {
+            name: array.astype(mx.float32) + 1 if name.endswith("norm.weight") else array
+            for name, array in super().rename(older).items()
+        }
+
+
+VISION = ("vision_tower.", "multi_modal_projector.")

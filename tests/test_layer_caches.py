@@ -1,0 +1,105 @@
+"""One contract for every storage: a script of writes and rewinds against a plain list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.cache.base import LayerCache
+from runner.cache.kv import KVCache
+from runner.cache.rotating import RotatingKVCache
+from runner.cache.windowed import WindowedKVCache
+
+KINDS: dict[str, Callable[[int], LayerCache]] = {
+    "plain": lambda window: KVCache(),
+    "windowed": WindowedKVCache,
+    "rotating": RotatingKVCache,
+}
+SCRIPTS = st.lists(st.tuples(st.integers(1, 24), st.integers(0, 30)), min_size=1, max_size=12)
+
+
+def write(cache: LayerCache, numbers: list[int]) -> list[list[int]]:
+    """Append keys that hold these numbers; what each of their queries sees."""
+    length = len(numbers)
+    mask = cache.mask(length)
+    row = mx.array(numbers, mx.float32).reshape(1, 1, length, 1)
+    keys, values = cache.update(row, mx.concatenate([row, -row], axis=3))
+    assert mx.array_equal(values, mx.concatenate([keys, -keys], axis=3)), "values go with their keys"
+    shown: Any = keys.reshape(-1).tolist()
+    if isinstance(mask, mx.array):
+        allowed: Any = mask.tolist()
+        assert len(allowed) == length
+        return [[key for key, yes in zip(shown, row, strict=True) if yes] for row in allowed]
+    assert mask == "causal" or length == 1
+    behind = len(shown) - length
+    return [shown[: behind + i + 1] for i in range(length)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=150)
+@given(window=st.integers(1, 13), script=SCRIPTS)
+def test_a_storage_shows_what_a_list_would(kind: str, window: int, script: list[tuple[int, int]]) -> None:
+    """Every write has numbers of its own, so what a rewind forgot is never taken for what came instead."""
+    cache = KINDS[kind](window)
+    held: list[int] = []
+    reach = 1_000 if kind == "plain" else window
+    written = longest = furthest = 0
+    for length, back in script:
+        numbers = list(range(written, written + length))
+        seen = write(cache, numbers)
+        held += numbers
+        written += length
+        longest, furthest = max(longest, length), max(furthest, len(held))
+        ends = range(len(held) - length + 1, len(held) + 1)
+        assert seen == [held[max(0, end - reach) : end] for end in ends]
+        to = max(0, len(held) - back)
+        before = cache.offset
+        if cache.rewind(to):
+            held = held[:to]
+        else:
+            assert kind == "rotating"
+            assert furthest - to > window // 2, "so far it always goes back"
+            assert cache.offset == before
+        assert cache.offset == len(held)
+        if kind == "rotating":
+            assert cache.nbytes <= (2 * window + longest) * 3 * 4, "three numbers of four bytes a row"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("to", [-1, 21])
+def test_nothing_is_rewound_to_where_it_never_was(kind: str, to: int) -> None:
+    cache = KINDS[kind](4)
+    write(cache, list(range(20)))
+    assert not cache.rewind(to)
+    assert cache.offset == 20
+
+
+def test_a_rotating_storage_says_no_once_a_needed_position_is_gone() -> None:
+    """And goes on as if it had not been asked."""
+    cache = RotatingKVCache(8)
+    for number in range(100):
+        write(cache, [number])
+    assert not cache.rewind(60)
+    assert write(cache, [100]) == [list(range(93, 101))]
+
+
+def test_a_rotating_storage_stays_small_however_long_it_runs() -> None:
+    cache = RotatingKVCache(8)
+    for number in range(500):
+        write(cache, [number])
+        mx.eval(cache.arrays())
+    assert cache.capacity <= 17
+
+
+def test_a_reserve_changes_nothing_that_is_seen() -> None:
+    for kind, make in KINDS.items():
+        cache, other = make(5), make(5)
+        cache.reserve(1_000)
+        for start in range(0, 60, 6):
+            numbers = list(range(start, start + 6))
+            assert write(cache, numbers) == write(other, numbers), kind

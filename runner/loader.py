@@ -57,8 +57,10 @@ def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> Load
     model = models.build(files.config)
     tokenizer = Tokenizer(files.tokenizer_json, files.tokenizer_config, files.generation_config, files.config)
     before = [_fingerprint(file.path) for file in files.weights]
-    weights = model.rename(quantization.common_spelling(_read_all(files.weights)))
-    weights = _in_place(model, weights, quantization.declarations(files.config, headers), packed)
+    weights = quantization.common_spelling(_read_all(files.weights))
+    common = quantization.common_dtype(weights)
+    declared = quantization.declarations(files.config, headers)
+    weights = _in_place(model, model.rename(weights), declared, common, packed)
     _assign(model, weights)
     _evaluate(weights, progress)
     if before != [_fingerprint(file.path) for file in files.weights]:
@@ -106,17 +108,20 @@ def _read(file: WeightFile) -> dict[str, mx.array]:
 
 
 def _in_place(
-    model: Model, weights: dict[str, mx.array], declared: dict[str, Declared], keep_packed: bool
+    model: Model,
+    weights: dict[str, mx.array],
+    declared: dict[str, Declared],
+    common: mx.Dtype,
+    keep_packed: bool,
 ) -> dict[str, mx.array]:
     """Every tensor in the form that it is computed with; quantized ones either become floats or stay packed,
-    and then the model's layers become packed ones."""
+    and then the model's layers become packed ones. common: see `quantization.common_dtype`."""
     shapes = {name: parameter.shape for name, parameter in _parameters(model)}
     parts = quantization.collect(weights, shapes, declared)
     members = {f"{path}.{part}" for path in parts for part in ("weight", "scales", "biases", "global_scale")}
     ready = {name: _converted(name, array) for name, array in weights.items() if name not in members}
     if not parts:
         return ready
-    common = _common_dtype(weights, members)
     dtypes = {path: device.weight_dtype(part.dtype(common)) for path, part in parts.items()}
     why = _why_packed(quantization.dense_bytes(shapes.values(), mx.float32.size), keep_packed)
     stay: list[str] = []
@@ -130,12 +135,6 @@ def _in_place(
             ready[f"{path}.weight"] = part.dequantized(dtypes[path])
     _log_quantized(parts, len(stay), why)
     return ready
-
-
-def _common_dtype(weights: dict[str, mx.array], quantized: set[str]) -> mx.Dtype:
-    """What the checkpoint was made to compute in: the type of its first float tensor, a norm if nothing else."""
-    floats = (a.dtype for name, a in weights.items() if name not in quantized and a.dtype in FLOATS)
-    return next(floats, mx.bfloat16)
 
 
 def _why_packed(dense: int, asked: bool) -> str:

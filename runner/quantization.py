@@ -47,7 +47,7 @@ STORE_SPELLING = {
     "_scale_2": GLOBAL,
 }
 IGNORED = (".input_scale", ".input_global_scale")  # for quantized activations, which we do not have
-PREFIXES = ("", "language_model.")  # what a checkpoint may have before the model's own paths
+PREFIXES = ("model.language_model.", "language_model.model.")  # what multimodal checkpoints have for "model."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,9 @@ class Declared:
     group_size: int | None = None
     bits: int | None = None
     mode: str | None = None
+
+
+NOTHING = Declared("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,7 @@ def _in_mlx_spelling(name: str) -> str:
 
 
 def declarations(config: dict[str, Any], headers: Iterable[Header]) -> dict[str, Declared]:
-    """Checkpoint path -> what is written about it: in config.json, or in its file's metadata, which wins."""
+    """Path -> what is written about it: in config.json, or in its file's metadata, which wins."""
     found: dict[str, Declared] = {}
     section = _section(config)
     for path, entry in section.items():
@@ -178,7 +181,15 @@ def declarations(config: dict[str, Any], headers: Iterable[Header]) -> dict[str,
             found[path] = Declared(where, size, bits, entry.get("mode", "affine" if bits else None))
     for header in headers:
         found.update(_stored(header))
-    return found
+    return {_own_path(path): said for path, said in found.items()}
+
+
+def _own_path(path: str) -> str:
+    """The path that models rename it to, unless they do more than take a prefix away."""
+    for prefix in PREFIXES:
+        if path.startswith(prefix):
+            return f"model.{path.removeprefix(prefix)}"
+    return path.removeprefix("language_model.")
 
 
 def _section(config: dict[str, Any]) -> dict[str, Any]:
@@ -237,6 +248,15 @@ def refuse_foreign(config: dict[str, Any], headers: Iterable[Header]) -> None:
         raise UnsupportedModel(f"quantization method {method!r} is not supported: give a checkpoint for MLX")
 
 
+def common_dtype(weights: Mapping[str, mx.array]) -> mx.Dtype:
+    """What a checkpoint was made to compute in: the type of its first float tensor that scales nothing.
+
+    weights: in MLX's names, as stored; there is a norm, if nothing else.
+    """
+    floats = (a.dtype for name, a in weights.items() if not name.endswith(COMPANIONS) and a.dtype in FLOATS)
+    return next(floats, mx.bfloat16)
+
+
 def collect(
     weights: Mapping[str, mx.array],
     shapes: Mapping[str, tuple[int, ...]],
@@ -258,15 +278,8 @@ def collect(
         elif array.dtype == mx.uint32 and name == f"{path}.weight" and f"{path}{SCALES}" not in weights:
             raise BadModelFiles(f"{name} is packed (uint32), but there are no scales for it")
         if name.endswith(SCALES) and f"{path}.weight" in shapes:
-            found[path] = _checked(path, weights, shapes[f"{path}.weight"], _about(path, declared))
+            found[path] = _checked(path, weights, shapes[f"{path}.weight"], declared.get(path, NOTHING))
     return found
-
-
-def _about(path: str, declared: Mapping[str, Declared]) -> Declared:
-    for prefix in PREFIXES:
-        if said := declared.get(prefix + path):
-            return said
-    return Declared("")
 
 
 def _checked(
@@ -291,7 +304,7 @@ def _checked(
     if factor is not None and (
         settings.mode != "nvfp4"
         or factor.dtype not in FLOATS
-        or (factor.size != 1 and factor.shape != shape[:-2])
+        or factor.size not in (1, math.prod(shape[:-2]))
     ):
         raise BadModelFiles(f"{path}{GLOBAL} {_shown(factor)} does not fit {name}: {settings}")
     return Packed(settings, shape, weight, scales, biases, factor)

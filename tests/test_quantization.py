@@ -27,6 +27,7 @@ from runner.quantization import (
     Quantization,
     collect,
     common_spelling,
+    declarations,
     unpack,
 )
 from runner.store.resolve import open_model
@@ -117,8 +118,8 @@ def loaded(folder: Path, packed: bool = False) -> LoadedModel:
     return load(open_model(str(folder)), lambda share: None, packed=packed)
 
 
-def logits(model: Any) -> mx.array:
-    made: mx.array = model.logits(model(TOKENS, model.make_caches()))
+def logits(model: Any, tokens: mx.array = TOKENS) -> mx.array:
+    made: mx.array = model.logits(model(tokens, model.make_caches()))
     return made
 
 
@@ -290,6 +291,51 @@ def test_what_mlx_lm_converts_to_mixed_bits_loads_as_it_is(tmp_path: Path, dtype
     expected = mlx_lm_logits(folder)
     assert difference(logits(loaded(folder).model), expected) < CLOSE
     assert difference(logits(loaded(folder, packed=True).model), expected) < CLOSE
+
+
+EXPERTS: dict[str, Any] = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "head_dim": 32,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+}
+
+
+@pytest.mark.parametrize("how", [Q4, Quantization(32, 3, "affine"), *FLOAT_MODES.values()], ids=str)
+@pytest.mark.parametrize("apart", [False, True])
+def test_experts_stay_packed_too(tmp_path: Path, how: Quantization, apart: bool) -> None:
+    """A stack for each projection, or each expert by itself, which may have a factor by itself."""
+    factors = (1.25, 0.5, 2.0, 1.0) if how.mode == "nvfp4" else (1.0,) * 4
+    plain: Tensors = {}
+    small: Tensors = {}
+    for name, array in floats(**EXPERTS).items():
+        path = name.removesuffix(".weight")
+        if array.ndim < 3:
+            plain[name] = small[name] = array
+            continue
+        parts = quantize(array, how)
+        plain[name] = dequantize(parts, how) * mx.array(factors)[:, None, None]
+        tensors = named("", parts)
+        if how.mode == "nvfp4":
+            tensors[".global_scale"] = mx.array(factors)
+        for ending, part in tensors.items():
+            if apart:
+                head, _, projection = path.rpartition(".")
+                small |= {f"{head}.{i}.{projection}{ending}": part[i] for i in range(len(factors))}
+            else:
+                small[path + ending] = part
+    dense = loaded(checkpoint(tmp_path / "plain", plain, **EXPERTS)).model
+    folder = checkpoint(tmp_path / "small", small, **EXPERTS)
+    model = loaded(folder, packed=True).model
+    assert parameters(model)["model.layers.0.mlp.experts.up_proj.weight"].dtype == mx.uint32
+    for tokens in (TOKENS, mx.arange(40)[None]):  # so many that they are sorted by expert
+        assert difference(logits(loaded(folder).model, tokens), logits(dense, tokens)) < CLOSE
+        assert difference(logits(model, tokens), logits(dense, tokens)) < CLOSE
 
 
 STORE_TYPES = {"affine": "int{bits}", "mxfp4": "MXFP4", "mxfp8": "mxfp8", "nvfp4": "NVFP4"}
@@ -579,6 +625,13 @@ def test_metadata_that_contradicts_the_shapes_is_named(
     tensors = in_mlx_spelling(floats(), lambda at: Q4 if at == path else None)
     written = {key.format(path=path): value for key, value in metadata.items()}
     assert refusal(checkpoint(tmp_path / "tiny", tensors, written)) == message.format(path=path)
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model.", "model."])
+def test_what_a_multimodal_checkpoint_declares_is_found_under_the_models_path(prefix: str) -> None:
+    entry = {"group_size": 32, "bits": 8}
+    declared = declarations({"quantization": {f"{prefix}layers.0.mlp.up_proj": entry, "bits": 4}}, [])
+    assert (declared[UP].group_size, declared[UP].bits, declared[UP].mode) == (32, 8, "affine")
 
 
 def test_an_unknown_type_in_metadata_is_unsupported(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Linear and Embedding over quantized weights: the twins that take their places in a built model.
+"""Linear, Embedding and ExpertLinear over quantized weights: the twins that take their places in a built model.
 
 An architecture's file makes the float layers and never learns of these. Their parameters are what
 `runner/quantization.py` collects; shapes there, letters in `models/base.py`.
@@ -14,6 +14,7 @@ import mlx.core as mx
 from mlx.utils import tree_unflatten
 
 from runner.models import nn
+from runner.models.moe import ExpertLinear
 from runner.quantization import Packed, Quantization
 
 
@@ -85,6 +86,30 @@ class PackedEmbedding(PackedMatrix):
         return self.times(x)
 
 
+class PackedExperts(PackedMatrix):
+    """ExpertLinear's twin; its weights have one more dimension in front. Letters in `models/moe.py`."""
+
+    def __call__(self, x: mx.array, experts: mx.array, *, in_order: bool) -> mx.array:
+        """Rows [P,1,inputs] and the expert of each [P] -> [P,1,outputs]."""
+        settings = self._settings
+        y = mx.gather_qmm(
+            x,
+            self["weight"],
+            self["scales"],
+            self.get("biases"),
+            rhs_indices=experts,
+            transpose=True,
+            group_size=settings.group_size,
+            bits=settings.bits,
+            mode=settings.mode,
+            sorted_indices=in_order,
+        )
+        if "global_scale" not in self:
+            return y
+        factor: mx.array = self["global_scale"]  # a scalar or [N,1,1]
+        return (y * (factor[experts] if factor.ndim else factor)).astype(y.dtype)
+
+
 def replace(root: nn.Module, packed: Mapping[str, Packed], dtypes: Mapping[str, mx.Dtype]) -> list[str]:
     """Put twins in the places of the float layers; returns the paths where there are now packed ones.
 
@@ -100,5 +125,7 @@ def replace(root: nn.Module, packed: Mapping[str, Packed], dtypes: Mapping[str, 
             twins.append((path, PackedLinear(part, dtypes[path], bias="bias" in module)))
         elif type(module) is nn.Embedding:
             twins.append((path, PackedEmbedding(part, dtypes[path])))
+        elif type(module) is ExpertLinear:
+            twins.append((path, PackedExperts(part, dtypes[path])))
     root.update_modules(tree_unflatten(twins))
     return [path for path, _ in twins]

@@ -35,13 +35,11 @@ log = logging.getLogger(__name__)
 Progress = Callable[[float], None]
 """Called with the share of the weights that is in memory, 0.0 ... 1.0."""
 
-EVALUATE_BYTES = (
-    256 * 1024 * 1024
-)  # per step of progress; bounds what is held twice while dtypes are converted
+# Per step of progress; it bounds what is held twice while dtypes are converted.
+EVALUATE_BYTES = 256 * 1024 * 1024
 NAMED_AT_MOST = 5  # tensors in an error message
-DENSE_SHARE = (
-    0.6  # of the memory, for weights dequantized on a CPU; the rest is for caches and everybody else
-)
+# Of the memory, for weights dequantized on a CPU; the rest is for caches and everybody else.
+DENSE_SHARE = 0.6
 
 
 def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> LoadedModel:

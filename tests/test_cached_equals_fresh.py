@@ -32,6 +32,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window": 7,
         "sliding_window_pattern": 2,
     },
+    "sinks": {
+        "architectures": ["GptOssForCausalLM"],
+        "head_dim": 8,
+        "num_local_experts": 5,
+        "num_experts_per_tok": 2,
+        "sliding_window": 7,
+    },
     "window": {"architectures": ["MistralForCausalLM"], "sliding_window": 7},
 }
 

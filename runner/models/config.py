@@ -20,6 +20,7 @@ from runner.models.base import Config
 
 MAX_LAYERS = 1_000
 MAX_HEADS = 4_096
+MAX_EXPERTS = 4_096
 MAX_WIDTH = 1 << 20
 MAX_VOCABULARY = 1 << 24
 MAX_POSITIONS = (1 << 31) - 1  # positions are int32

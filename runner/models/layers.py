@@ -62,9 +62,13 @@ class Attention(nn.Module):
         queries = self.rope(queries.transpose(0, 2, 1, 3), offset)  # [B,H,L,D]
         keys = self.rope(keys.transpose(0, 2, 1, 3), offset)  # [B,K,L,D]
         keys, values = cache.update(keys, values.transpose(0, 2, 1, 3))  # [B,K,S,D]
-        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
+        out = self.look(queries, keys, values, mask)  # [B,H,L,D]
         joined = out.transpose(0, 2, 1, 3).reshape(batch, length, -1)  # [B,L,H*D]
         return self.o_proj(joined)
+
+    def look(self, queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
+        """[B,H,L,D] over [B,K,S,D] -> [B,H,L,D]."""
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
 
 
 class GatedMLP(nn.Module):

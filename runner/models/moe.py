@@ -54,12 +54,16 @@ class Experts(nn.Module):
             order = mx.argsort(experts)
             experts, tokens = experts[order], tokens[order]
         rows = x[tokens][:, None]  # [P,1,E]
-        gate = self.gate_proj(rows, experts, in_order=in_order)  # [P,1,F]
-        up = self.up_proj(rows, experts, in_order=in_order)  # [P,1,F]
-        out = self.down_proj(swiglu(gate, up), experts, in_order=in_order)  # [P,1,E]
+        out = self.through(rows, experts, in_order=in_order)  # [P,1,E]
         if in_order:
             out = out[mx.argsort(order)]
         return out.reshape(*chosen.shape, -1)
+
+    def through(self, rows: mx.array, experts: mx.array, *, in_order: bool) -> mx.array:
+        """Rows [P,1,E] and the expert of each [P] -> what it makes of it [P,1,E]."""
+        gate = self.gate_proj(rows, experts, in_order=in_order)  # [P,1,F]
+        up = self.up_proj(rows, experts, in_order=in_order)  # [P,1,F]
+        return self.down_proj(swiglu(gate, up), experts, in_order=in_order)
 
 
 class SparseMLP(nn.Module):

@@ -15,6 +15,7 @@ from runner.errors import BadModelFiles
 from runner.models.base import Config
 from runner.models.config import (
     FULL,
+    MAX_EXPERTS,
     MAX_LAYERS,
     MAX_WIDTH,
     SLIDING,
@@ -27,8 +28,6 @@ from runner.models.layers import Block, CausalLM, GatedMLP
 from runner.models.moe import SparseMLP, join_experts
 from runner.models.qwen3 import Attention, Qwen3Config
 from runner.models.rope import Rope, RopeConfig
-
-MAX_EXPERTS = 4_096
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ TINY: Config = {
 MODEL_TYPES = {
     "Gemma3ForCausalLM": "gemma3_text",
     "Gemma3ForConditionalGeneration": "gemma3_text",
+    "GptOssForCausalLM": "gpt_oss",
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "llama",  # so does mlx-lm
     "Qwen2ForCausalLM": "qwen2",
@@ -77,6 +78,7 @@ class Reference:
 
     def __init__(self, case: Case) -> None:
         self.windows = case.windows
+        self.gpt_oss = case.architecture.startswith("GptOss")
         self.gemma = case.architecture.startswith("Gemma3")
         self.cap: float | None = case.fields.get("final_logit_softcapping")
         self.model = _mlx_lm_model(case)
@@ -106,7 +108,7 @@ class Reference:
     def checkpoint(self) -> dict[str, mx.array]:
         """The weights as a checkpoint of the case's architecture has them."""
         kept = {name: array for name, array in self.weights.items() if name not in self.foreign}
-        return _each_expert_apart(kept)
+        return _gate_and_up_together(kept) if self.gpt_oss else _each_expert_apart(kept)
 
 
 def new_mlx_lm_cache() -> Any:
@@ -160,6 +162,8 @@ def _mlx_lm_model(case: Case) -> Any:
         config = _with_moe_fields(config)
     module = importlib.import_module(f"mlx_lm.models.{kind}")
     model = module.Model(module.ModelArgs.from_dict({**config, "model_type": kind}))
+    if kind == "gpt_oss" and config["tie_word_embeddings"]:
+        model.pop("lm_head")
     for layer in model.layers:
         if case.rotated is not None:
             layer.self_attn.rope = RoPE(case.rotated, base=config["rope_theta"])
@@ -238,6 +242,26 @@ def _each_expert_apart(weights: dict[str, mx.array]) -> dict[str, mx.array]:
         else:
             apart[name] = array
     return apart
+
+
+def _gate_and_up_together(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+    """gpt-oss's experts as Hugging Face's checkpoints have them; mlx-lm's own reader takes the packed ones only."""
+    made: dict[str, mx.array] = {}
+    for name, array in weights.items():
+        path, dot, last = name.rpartition(".experts.")
+        up = weights[name.replace("gate_proj", "up_proj")]
+        if not dot:
+            made[name] = array
+        elif last == "gate_proj.weight":
+            both = mx.stack([array, up], axis=2).flatten(1, 2)
+            made[f"{path}.experts.gate_up_proj"] = both.swapaxes(1, 2)
+        elif last == "gate_proj.bias":
+            made[f"{path}.experts.gate_up_proj_bias"] = mx.stack([array, up], axis=2).flatten(1, 2)
+        elif last == "down_proj.weight":
+            made[f"{path}.experts.down_proj"] = array.swapaxes(1, 2)
+        elif last == "down_proj.bias":
+            made[f"{path}.experts.down_proj_bias"] = array
+    return made
 
 
 def _add_biases(attention: Any) -> None:

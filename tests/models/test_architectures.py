@@ -75,7 +75,7 @@ def cases() -> list[Case]:
             )
             for name, rope in NEWER.items()
         ]
-    return made + special_cases() + gemma_cases()
+    return made + special_cases() + gemma_cases() + gpt_oss_cases()
 
 
 def special_cases() -> list[Case]:
@@ -168,6 +168,35 @@ def gemma_cases() -> list[Case]:
     ]
 
 
+def gpt_oss_cases() -> list[Case]:
+    plain = {"rope_type": "default", "rope_theta": 20_000.0}
+    base: Config = {
+        "num_local_experts": 7,
+        "num_experts_per_tok": 3,
+        "sliding_window": 9,
+        "rope_parameters": plain,
+    }
+    rows: dict[str, Config] = {
+        "plain": {},
+        "tied": {"tie_word_embeddings": True},
+        "yarn rope": {"rope_parameters": NEWER["yarn"]},
+        "5 heads over 1": {"num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 12},
+        "wider, so that clamps count": {"hidden_size": 128},
+        "1 expert of 7": {"num_experts_per_tok": 1},
+        "layer_types": {"layer_types": ["full_attention", "sliding_attention"]},
+    }
+    return [
+        Case(
+            f"GptOss {name}",
+            "GptOssForCausalLM",
+            {**base, **row},
+            ("rope_theta",),
+            windows=(None, 9) if name == "layer_types" else (9, None),
+        )
+        for name, row in rows.items()
+    ]
+
+
 CASES = {case.name: case for case in cases()}
 
 
@@ -206,7 +235,9 @@ def test_decoding_gives_the_logits_of_mlx_lm(name: str) -> None:
     assert difference(logits, expected(name)) < TOLERANCE
 
 
-ROTATING = [name for name in CASES if name.startswith("Gemma3") and not name.endswith("never left")]
+ROTATING = [
+    name for name in CASES if name.startswith(("Gemma3", "GptOss")) and not name.endswith("never left")
+]
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ROTATING])

@@ -23,6 +23,7 @@ LONG = {"temperature": 0, "num_predict": 8000}  # a minute of the model `endless
 SHORT = {"temperature": 0, "num_predict": 2}
 PROMPT_S = 3.0  # what a request takes that waits for nobody; a long one takes many times as much
 PS_S = 0.5
+GRACE_S = 2.0  # a host that asks a runner to end kills it after 5
 CONTEXT = 8192
 
 
@@ -58,6 +59,27 @@ def test_a_client_that_leaves_while_its_prompt_is_read_makes_room(host: Host) ->
 
         body = {"model": "endless", "prompt": "abcdefg " * 1000, "options": {**LONG, "num_ctx": CONTEXT}}
         pool.submit(hang_up).result()
+    started = time.monotonic()
+    assert host.generate("y", "endless", options=SHORT)["eval_count"] == 2
+    assert seconds(started) < PROMPT_S
+
+
+def test_clients_that_leave_while_they_wait_are_forgotten(host: Host) -> None:
+    host.generate("x", "endless", options=SHORT)
+
+    def hang_up(number: int) -> None:
+        prompt = f"{number} waits"
+        with (
+            pytest.raises(TimeoutError),
+            host.stream("/api/generate", timeout_s=0.5, model="endless", prompt=prompt, options=LONG),
+        ):
+            pass
+
+    with host.stream("/api/generate", model="endless", prompt="hello", options=LONG) as records:
+        starts(records)
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(hang_up, range(6)))
+        starts(records)
     started = time.monotonic()
     assert host.generate("y", "endless", options=SHORT)["eval_count"] == 2
     assert seconds(started) < PROMPT_S
@@ -111,10 +133,32 @@ def test_keep_alive_0_ends_the_runner_and_the_next_request_starts_one(host: Host
     host.generate("Hello!", options=SHORT)
     first = host.runner()
     host.ask("/api/generate", model="demo", keep_alive=0)
-    _seconds_until_gone(first)
+    assert _seconds_until_gone(first) < GRACE_S
     wait_until(lambda: not host.get("/api/ps")["models"], START_S, "an empty ps")
     assert host.generate("Hello!", options=SHORT)["eval_count"] == 2
     assert host.runner() != first
+
+
+def test_stop_on_the_command_line_ends_the_runner(host: Host) -> None:
+    host.unload()
+    host.generate("Hello!", options=SHORT)
+    runner = host.runner()
+    host.command("stop", "demo")
+    assert _seconds_until_gone(runner) < GRACE_S
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_host_that_is_asked_to_end_takes_its_runner_along(
+    program: Path, store: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    with serving(program, store, tmp_path) as host:
+        host.generate("x", "endless", options=SHORT)
+        runner = host.runner()
+        with host.stream("/api/generate", model="endless", prompt="x", options=LONG) as records:
+            starts(records)
+            host.process.send_signal(number)
+            assert _seconds_until_gone(runner) < GRACE_S
+        assert host.process.wait(START_S) == 0
 
 
 def test_two_models_have_a_runner_each(host: Host) -> None:

@@ -187,6 +187,32 @@ def test_the_command_line_is_served(host: Host) -> None:
     assert "llama" in host.command("show", "demo")
 
 
+def test_a_model_can_be_copied_and_its_name_can_be_long(host: Host) -> None:
+    host.command("cp", "demo", "somebody/copy:v1")
+    try:
+        assert host.command("run", "somebody/copy:v1", SUM).strip() == SUM_ANSWER
+    finally:
+        host.command("rm", "somebody/copy:v1")
+
+
+def test_a_modelfile_makes_a_model_of_ours(host: Host, tmp_path: Path) -> None:
+    if not host.is_since("v0.34.0"):
+        pytest.skip(
+            "v0.17.4 forgets what its copy is made of, with its own runner too; between them not tried"
+        )
+    modelfile = tmp_path / "Modelfile"
+    modelfile.write_text(
+        "FROM demo\nSYSTEM You are a pirate.\nPARAMETER temperature 0\nPARAMETER num_predict 3\n"
+    )
+    host.command("create", "pirate", "-f", str(modelfile))
+    try:
+        answer = host.generate("Hello!", "pirate")
+        assert answer["response"].startswith("Arr")
+        assert answer["eval_count"] == 3
+    finally:
+        host.command("rm", "pirate")
+
+
 def test_four_clients_at_once_get_what_each_gets_alone(host: Host) -> None:
     questions = [f"What is {number} plus 5?" for number in (3, 14, 25, 36)]
     questions += ["Count down from 10.", "Tom is 9 years old and lives in Rome. Write this as JSON."]

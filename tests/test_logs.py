@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import time
 
 import pytest
 
@@ -74,12 +75,32 @@ def test_calm_leaves_usual_words_alone() -> None:
     assert calm(text) == text
 
 
+def fill(descriptor: int) -> None:
+    """Write into a pipe until nothing more fits; the next write waits."""
+    os.set_blocking(descriptor, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(descriptor, b"x" * 4096)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(descriptor, b"x")
+    os.set_blocking(descriptor, True)
+
+
 def test_a_reader_that_never_reads_blocks_nobody_and_loses_the_oldest_lines() -> None:
     reader, writer = os.pipe()
     handler = PipeHandler(writer)
     handler.setFormatter(logging.Formatter())
+    fill(writer)
+
+    def emit(number: int) -> None:
+        handler.emit(logging.LogRecord("x", logging.INFO, "f", 1, f"{number} {'x' * 100}", (), None))
+
+    emit(-1)
+    while not handler._lines.empty():  # until the thread has taken it and is stuck with it
+        time.sleep(0.001)
     for i in range(QUEUED_LINES + 5000):
-        handler.emit(logging.LogRecord("x", logging.INFO, "f", 1, f"{i} {'x' * 100}", (), None))
+        emit(i)
     assert handler._lines.full()
     last = handler._lines.queue[-1]
     assert last.startswith(f"{QUEUED_LINES + 4999} ")

@@ -80,7 +80,7 @@ def watch_parent() -> None:
     """
     parent = os.getppid()
     if is_adopted():
-        os._exit(PARENT_GONE)
+        fatal("the process that started this runner is gone", PARENT_GONE)
 
     def poll() -> None:
         while os.getppid() == parent:
@@ -94,18 +94,37 @@ def is_adopted() -> bool:
     """Whether our parent is not the one that spawned us: that one died before we could look.
 
     A host reads our output, so a pipe that nobody reads has lost its host. And a child starts in its parent's
-    session, so a parent in another session came later, unless we made a session of our own. (That the parent is
-    process 1 proves nothing: in a container the host may be process 1.)
+    session, so a parent in another session came later, unless we made a session of our own. That the parent is
+    process 1 proves nothing by itself: in a container the host may be process 1, and share its session with
+    all others. But then it holds an end of the pipe that our output goes to.
     """
     if is_unread(STDERR):
         return True
     parent = os.getppid()
+    if parent == 1 and is_foreign_pipe(STDERR, parent):
+        return True
     ours = os.getsid(0)
     try:
         theirs = os.getsid(parent)
     except OSError:
         theirs = -1  # it ended between the two calls, or belongs to somebody else
     return theirs != ours and (ours != os.getpid() or parent == 1)
+
+
+def is_foreign_pipe(descriptor: int, process: int) -> bool:
+    """Whether this is a pipe of which that process holds neither end; False where that cannot be seen."""
+    try:
+        ours = os.fstat(descriptor)
+        if not stat.S_ISFIFO(ours.st_mode):
+            return False
+        theirs = os.listdir(f"/proc/{process}/fd")
+    except OSError:  # not Linux, or the files of somebody else
+        return False
+    for number in theirs:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if os.path.samestat(os.stat(f"/proc/{process}/fd/{number}"), ours):
+                return False
+    return True
 
 
 def is_unread(descriptor: int) -> bool:

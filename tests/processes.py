@@ -47,6 +47,24 @@ while True:
     time.sleep(60)
 """
 
+# Process 1 of a namespace. argv: the descriptor of the host's output, the host. Exits as the orphan that it gets.
+FIRST_PROCESS = """
+import os, subprocess, sys
+output, *host = sys.argv[1:]
+subprocess.run(host, stdin=subprocess.DEVNULL, stdout=int(output), stderr=int(output))
+os.close(int(output))
+os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+def has_namespaces() -> bool:
+    """Whether we may make a process namespace, which takes Linux and most often root."""
+    try:
+        return subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
 
 def free_port() -> int:
     """As hosts find one: bind to 0, close, hope."""

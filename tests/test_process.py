@@ -19,17 +19,23 @@ from pathlib import Path
 
 import pytest
 
+from api.lifecycle import PARENT_GONE
 from tests import tiny
 from tests.processes import (
     COMMAND,
     EXIT_S,
+    FIRST_PROCESS,
+    HOST,
+    NAMESPACE,
     START_S,
     Running,
     family,
     free_port,
+    has_namespaces,
     held_back,
     hosted,
     is_alive,
+    ping,
     spawned,
     wait_until,
 )
@@ -38,6 +44,7 @@ from tests.streams import PLAIN_TEXT, Request, ask, read_stream
 HOST_GRACE_S = 5.0  # a host waits so long after SIGINT before it kills
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs what only Linux has")
+needs_namespaces = pytest.mark.skipif(not has_namespaces(), reason="may not make process namespaces")
 
 # What a host's status writer looks for in our output: these exactly, and those in any spelling.
 ALARMS = ["mlx:", "MLX:", "panic:", "fatal error:", "error:", "Error:", "CUDA error", "ROCm error"]
@@ -400,6 +407,37 @@ def test_a_runner_that_was_adopted_before_it_could_look_ends(
     with family(tiny_model, tmp_path, *manner) as relatives:
         took = relatives.seconds_until_gone(time.monotonic())
         print(f"gone {took:.2f} s after it was begun")
+
+
+@needs_namespaces
+def test_a_runner_that_process_1_of_its_own_session_adopted_ends(tiny_model: Path, tmp_path: Path) -> None:
+    port = free_port()
+    host = [sys.executable, "-S", "-c", HOST, str(tmp_path / "pid"), "leaves"]
+    host += [COMMAND, "runner", "--model", str(tiny_model), "--port", str(port)]
+    reading, writing = os.pipe()
+    first = [*NAMESPACE, sys.executable, "-S", "-c", FIRST_PROCESS, str(writing), *host]
+    with subprocess.Popen(first, pass_fds=[writing]) as process:
+        os.close(writing)
+        try:
+            assert process.wait(START_S) == PARENT_GONE
+        finally:
+            process.kill()
+            os.close(reading)
+
+
+@needs_namespaces
+@pytest.mark.parametrize("manner", ["own-pipe", "inherits"])
+def test_a_host_that_is_process_1_is_a_host_all_the_same(
+    tiny_model: Path, tmp_path: Path, manner: str
+) -> None:
+    port = free_port()
+    host = [*NAMESPACE, sys.executable, "-S", "-c", HOST, str(tmp_path / "pid"), manner]
+    host += [COMMAND, "runner", "--model", str(tiny_model), "--port", str(port)]
+    with subprocess.Popen(host, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            wait_until(lambda: (ping(port) or (0,))[0] == 200, START_S, "200 on /health")
+        finally:
+            process.kill()
 
 
 def test_a_host_in_another_session_is_a_host_all_the_same(tiny_model: Path) -> None:

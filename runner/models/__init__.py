@@ -16,8 +16,10 @@ from runner.models.base import Config, Model
 from runner.models.config import shown
 
 ARCHITECTURES = {
+    "GLM4MoeLite": "glm4_moe_lite",
     "Gemma3ForCausalLM": "gemma3",
     "Gemma3ForConditionalGeneration": "gemma3",
+    "Glm4MoeLiteForCausalLM": "glm4_moe_lite",
     "GptOssForCausalLM": "gpt_oss",
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "mistral",

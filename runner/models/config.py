@@ -44,9 +44,9 @@ class Fields:
             raise self.wrong(name, f"an integer from {low} to {high}")
         return value
 
-    def optional_integer(self, name: str, *, high: int) -> int | None:
-        """An integer in [1, high], or None if the field is absent or null."""
-        return None if self._values.get(name) is None else self.integer(name, high=high)
+    def optional_integer(self, name: str, *, high: int, low: int = 1) -> int | None:
+        """An integer in [low, high], or None if the field is absent or null."""
+        return None if self._values.get(name) is None else self.integer(name, high=high, low=low)
 
     def number(self, name: str, default: float | None = None, *, above: float = 0.0) -> float:
         """A finite number greater than `above`; without a default the field is required."""

@@ -71,6 +71,22 @@ class Attention(nn.Module):
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
 
 
+class HeadLinear(nn.Module):
+    """H linear maps without bias, one for each head."""
+
+    def __init__(self, inputs: int, outputs: int, heads: int) -> None:
+        super().__init__()
+        self.weight = mx.zeros((heads, outputs, inputs))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """[B,H,L,inputs], or [B,1,L,inputs] for all heads -> [B,H,L,outputs]."""
+        return x @ self.weight.swapaxes(-1, -2)
+
+    def transposed(self, x: mx.array) -> mx.array:
+        """[B,H,L,outputs], or [B,1,L,outputs] for all heads, times the same matrices -> [B,H,L,inputs]."""
+        return x @ self.weight
+
+
 class GatedMLP(nn.Module):
     """SwiGLU (Shazeer 2020, arXiv 2002.05202): down(silu(gate(x)) * up(x))."""
 
@@ -93,6 +109,8 @@ def _silu_times(gate: mx.array, up: mx.array) -> mx.array:
 swiglu = mx.compile(_silu_times, shapeless=True)  # one kernel, whatever the length
 
 
+Attend = Callable[[mx.array, Mask, LayerCache, mx.array], mx.array]
+"""The first half of a block, called as `Attention` is. Every kind is an `nn.Module`."""
 MLP = Callable[[mx.array], mx.array]
 """The second half of a block, [B,L,E] -> [B,L,E]. Every kind is an `nn.Module`."""
 
@@ -100,7 +118,7 @@ MLP = Callable[[mx.array], mx.array]
 class Block(nn.Module):
     """One layer: attention, then MLP, each on a normed copy and added to what came in."""
 
-    def __init__(self, config: DecoderConfig, attention: Attention, mlp: MLP) -> None:
+    def __init__(self, config: DecoderConfig, attention: Attend, mlp: MLP) -> None:
         super().__init__()
         self.self_attn = attention
         self.mlp = mlp

@@ -90,30 +90,58 @@ class SparseMLP(nn.Module):
 
 
 def join_experts(weights: dict[str, mx.array], experts: int) -> dict[str, mx.array]:
-    """Names with `mlp.experts.3.gate_proj` (one tensor an expert) or `mlp.switch_mlp.gate_proj` (mlx-lm's, of all
-    experts) -> `mlp.experts.gate_proj`, of all experts. Whatever stands behind it (`weight`, a quantized one's
-    `scales`) is joined alike; other names pass.
+    """Checkpoint names -> `mlp.experts.gate_proj.weight`, of all experts. Read are, with other names left alone,
+
+        mlp.experts.3.gate_proj.weight     one tensor an expert
+        mlp.switch_mlp.gate_proj.weight    of all experts, as mlx-lm has it; also under moe.experts
+        mlp.experts.gate_up_proj           [N,2F,E] as newer transformers has it: gate's rows, then up's
+
+    Whatever stands behind the name (`weight`, a quantized one's `scales`) is joined or split alike.
     """
     joined: dict[str, mx.array] = {}
     apart: dict[str, dict[int, mx.array]] = {}
     for name, array in weights.items():
+        for group in OTHER_GROUPS:
+            name = name.replace(group, ".mlp.experts.")
         one = ONE_EXPERT.fullmatch(name)
         if one:
             apart.setdefault(f"{one[1]}.{one[3]}", {})[int(one[2])] = array
         else:
-            _add(joined, name.replace(".mlp.switch_mlp.", ".mlp.experts."), array)
+            for ours, part in _projections(name, array).items():
+                add_tensor(joined, ours, part)
     for name, arrays in apart.items():
-        _add(joined, name, _stacked(name, arrays, experts))
+        add_tensor(joined, name, _stacked(name, arrays, experts))
     return joined
 
 
-ONE_EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d{1,6})\.(.+)")
+OTHER_GROUPS = (".mlp.switch_mlp.", ".moe.experts.")
+ONE_EXPERT = re.compile(r"(.*\.experts)\.(\d{1,6})\.(.+)")
+ALL_EXPERTS = re.compile(r"(.*\.experts)\.(gate_up|gate|up|down)_proj(?:\.(\w+))?")
 
 
-def _add(weights: dict[str, mx.array], name: str, array: mx.array) -> None:
+def add_tensor(weights: dict[str, mx.array], name: str, array: mx.array) -> None:
+    """Put it under its name, which two spellings may not lead to."""
     if name in weights:
         raise BadModelFiles(f"tensor {name} is there twice, in two spellings")
     weights[name] = array
+
+
+def _projections(name: str, array: mx.array) -> dict[str, mx.array]:
+    """One tensor of all experts under our names. Halves are made contiguous, since a strided one would be copied
+    at every step.
+    """
+    bank = ALL_EXPERTS.fullmatch(name)
+    if bank is None:
+        return {name: array}
+    path, projection, part = bank[1], bank[2], bank[3] or "weight"
+    if projection != "gate_up":
+        return {f"{path}.{projection}_proj.{part}": array}
+    if part == "global_scale":
+        return {f"{path}.gate_proj.{part}": array, f"{path}.up_proj.{part}": array}
+    if array.ndim != 3 or array.shape[1] % 2:
+        raise BadModelFiles(f"{name}: shape {tuple(array.shape)}, which is not that of gate and up together")
+    gate, up = (mx.contiguous(half) for half in mx.split(array, 2, axis=1))
+    return {f"{path}.gate_proj.{part}": gate, f"{path}.up_proj.{part}": up}
 
 
 def _stacked(name: str, arrays: dict[int, mx.array], experts: int) -> mx.array:

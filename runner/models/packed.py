@@ -1,4 +1,5 @@
-"""Linear, Embedding and ExpertLinear over quantized weights: the twins that take their places in a built model.
+"""Linear, HeadLinear, Embedding and ExpertLinear over quantized weights: the twins that take their places in a
+built model.
 
 An architecture's file makes the float layers and never learns of these. Their parameters are what
 `runner/quantization.py` collects; shapes there, letters in `models/base.py`.
@@ -14,6 +15,7 @@ import mlx.core as mx
 from mlx.utils import tree_unflatten
 
 from runner.models import nn
+from runner.models.layers import HeadLinear
 from runner.models.moe import ExpertLinear
 from runner.quantization import Packed, Quantization
 
@@ -28,15 +30,15 @@ class PackedMatrix(nn.Module):
         for name, array in packed.tensors(dtype).items():
             setattr(self, name, array)
 
-    def times(self, x: mx.array) -> mx.array:
-        """[..,W] -> [..,N]."""
+    def times(self, x: mx.array, *, transpose: bool = True) -> mx.array:
+        """[..,W] -> [..,N], as a linear layer does; without `transpose` [..,N] -> [..,W]."""
         settings = self._settings
         y = mx.quantized_matmul(
             x,
             self["weight"],
             self["scales"],
             self.get("biases"),
-            transpose=True,
+            transpose=transpose,
             group_size=settings.group_size,
             bits=settings.bits,
             mode=settings.mode,
@@ -73,6 +75,16 @@ class PackedLinear(PackedMatrix):
     def __call__(self, x: mx.array) -> mx.array:
         y = self.times(x)
         return y + self.bias if "bias" in self else y
+
+
+class PackedHeads(PackedMatrix):
+    """HeadLinear's twin."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.times(x)
+
+    def transposed(self, x: mx.array) -> mx.array:
+        return self.times(x, transpose=False)
 
 
 class PackedEmbedding(PackedMatrix):
@@ -123,6 +135,8 @@ def replace(root: nn.Module, packed: Mapping[str, Packed], dtypes: Mapping[str, 
             continue
         if type(module) is nn.Linear:
             twins.append((path, PackedLinear(part, dtypes[path], bias="bias" in module)))
+        elif type(module) is HeadLinear:
+            twins.append((path, PackedHeads(part, dtypes[path])))
         elif type(module) is nn.Embedding:
             twins.append((path, PackedEmbedding(part, dtypes[path])))
         elif type(module) is ExpertLinear:

@@ -49,19 +49,25 @@ class RopeConfig:
 
         `rope_theta` and `partial_rotary_factor` stand inside (newer) or beside; inside wins.
         """
-        where = "rope_scaling" if fields.mapping("rope_scaling") else "rope_parameters"
-        values = fields.mapping(where) or {}
-        _refuse_unknown(values, where)
-        scaling = Fields(values, f"config.json: {where}")
-        kind = scaling.text("rope_type", scaling.text("type", "default"))
-        if kind not in TYPES:
-            raise UnsupportedModel(
-                f"config.json: {where} of type {shown(kind)} is not supported; these are: {', '.join(TYPES)}"
-            )
+        kind, scaling = read_scaling(fields)
         theta = scaling.number("rope_theta", fields.number("rope_theta", DEFAULT_THETA, above=1), above=1)
         rotary = scaling.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
         base = cls(_rotated(head_dim, rotary), theta, traditional=fields.flag("rope_traditional", False))
         return TYPES[kind](base, scaling, _original(fields, scaling, positions), positions)
+
+
+def read_scaling(fields: Fields) -> tuple[str, Fields]:
+    """The type of the scaling, one of TYPES, and the fields that it has beside it."""
+    where = "rope_scaling" if fields.mapping("rope_scaling") else "rope_parameters"
+    values = fields.mapping(where) or {}
+    _refuse_unknown(values, where)
+    scaling = Fields(values, f"config.json: {where}")
+    kind = scaling.text("rope_type", scaling.text("type", "default"))
+    if kind not in TYPES:
+        raise UnsupportedModel(
+            f"config.json: {where} of type {shown(kind)} is not supported; these are: {', '.join(TYPES)}"
+        )
+    return kind, scaling
 
 
 class Rope:

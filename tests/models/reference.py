@@ -44,6 +44,8 @@ TINY: Config = {
 MODEL_TYPES = {
     "Gemma3ForCausalLM": "gemma3_text",
     "Gemma3ForConditionalGeneration": "gemma3_text",
+    "GLM4MoeLite": "glm4_moe_lite",
+    "Glm4MoeLiteForCausalLM": "glm4_moe_lite",
     "GptOssForCausalLM": "gpt_oss",
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "llama",  # so does mlx-lm
@@ -80,6 +82,7 @@ class Reference:
         self.windows = case.windows
         self.gpt_oss = case.architecture.startswith("GptOss")
         self.gemma = case.architecture.startswith("Gemma3")
+        self.glm = MODEL_TYPES[case.architecture] == "glm4_moe_lite"
         self.cap: float | None = case.fields.get("final_logit_softcapping")
         self.model = _mlx_lm_model(case)
         self.weights = _random_weights(self.model, seed=case.name)
@@ -108,6 +111,8 @@ class Reference:
     def checkpoint(self) -> dict[str, mx.array]:
         """The weights as a checkpoint of the case's architecture has them."""
         kept = {name: array for name, array in self.weights.items() if name not in self.foreign}
+        if self.glm:
+            kept = _latent_maps_together(kept)
         return _gate_and_up_together(kept) if self.gpt_oss else _each_expert_apart(kept)
 
 
@@ -154,6 +159,8 @@ def _mlx_lm_model(case: Case) -> Any:
     kind = MODEL_TYPES[case.architecture]
     if kind == "gemma3_text":
         return _mlx_lm_gemma(case)
+    if kind == "glm4_moe_lite":
+        return _mlx_lm_glm(case)
     config = _spelled_for_mlx_lm(case.config)
     if case.architecture == "Qwen2ForCausalLM" and config.get("head_dim"):
         kind = "llama"  # mlx-lm's Qwen2 overlooks head_dim; its Llama with biases is the same otherwise
@@ -202,6 +209,34 @@ def _mlx_lm_gemma(case: Case) -> Any:
     return model
 
 
+def _mlx_lm_glm(case: Case) -> Any:
+    """mlx-lm's GLM takes the norms inside attention by the config's eps, rotates neighbours only, has no list of
+    sparse layers and no flag of a tied head; to experts of a group that is out it gives 0, which is what -infinity
+    is to transformers while the others are above 0.
+    """
+    config = _spelled_for_mlx_lm(case.config)
+    config |= {
+        "num_local_experts": None,
+        "n_routed_experts": config.get("num_local_experts", config.get("n_routed_experts")),
+    }
+    module = importlib.import_module("mlx_lm.models.glm4_moe_lite")
+    args = module.ModelArgs.from_dict({**config, "model_type": "glm4_moe_lite"})
+    model = module.Model(args)
+    kinds = config.get("mlp_layer_types") or [None] * len(model.layers)
+    for layer, kind in zip(model.layers, kinds, strict=True):
+        attention = layer.self_attn
+        attention.kv_a_layernorm.eps = 1e-6
+        if args.q_lora_rank is not None:
+            attention.q_a_layernorm.eps = 1e-6
+        if not config.get("rope_interleave", True):
+            attention.rope.traditional = False
+        if kind:
+            layer.mlp = (module.Glm4MoeLiteMoE if kind == "sparse" else module.Glm4MoeLiteMLP)(args)
+    if args.tie_word_embeddings:
+        model.pop("lm_head")
+    return model
+
+
 def _spelled_for_mlx_lm(config: Config) -> Config:
     """mlx-lm's Llama and Qwen2 do not know `rope_parameters`, its Qwen3 wants a theta, none knows the defaults."""
     config = {name: value for name, value in config.items() if name not in ("layer_types", "sliding_window")}
@@ -242,6 +277,19 @@ def _each_expert_apart(weights: dict[str, mx.array]) -> dict[str, mx.array]:
         else:
             apart[name] = array
     return apart
+
+
+def _latent_maps_together(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+    """GLM's heads as Hugging Face's checkpoints have them: behind each other in one matrix, key above value."""
+    made: dict[str, mx.array] = {}
+    for name, array in weights.items():
+        if name.endswith("embed_q.weight"):
+            values = weights[name.replace("embed_q", "unembed_out")]
+            both = mx.concatenate([array.swapaxes(1, 2), values], axis=1)
+            made[name.replace("embed_q", "kv_b_proj")] = both.flatten(0, 1)
+        elif not name.endswith("unembed_out.weight"):
+            made[name] = array
+    return made
 
 
 def _gate_and_up_together(weights: dict[str, mx.array]) -> dict[str, mx.array]:

@@ -1,0 +1,394 @@
+"""GLM-4.7-Flash, and what was published in its shape (Glm4MoeLiteForCausalLM, GLM4MoeLite).
+
+Attention is latent (DeepSeek-V2, arXiv 2405.04434): a position is remembered as one vector, the latent, from which
+each head's key and value are linear maps, beside one short rotated key that all heads share. MLPs are mixtures of
+experts behind some dense ones, with a sigmoid for a router and an MLP that every token uses (DeepSeek-V3, arXiv
+2412.19437).
+
+Letters beside those of `models/base.py` and `models/moe.py`:
+
+    Z  the latent        C  content part of a head's key        R  rotated part of a key        W  a head's value
+
+Knows nothing about files, tokens or requests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+
+from runner import quantization
+from runner.cache.base import LayerCache, Mask
+from runner.errors import BadModelFiles, UnsupportedModel
+from runner.models import nn
+from runner.models.base import Config
+from runner.models.config import (
+    MAX_EXPERTS,
+    MAX_LAYERS,
+    MAX_WIDTH,
+    DecoderConfig,
+    Fields,
+    shown,
+)
+from runner.models.layers import Block, CausalLM, GatedMLP, HeadLinear
+from runner.models.moe import Experts, add_tensor, join_experts
+from runner.models.rope import Rope, RopeConfig, read_scaling
+
+DEFAULT_EPS = 1e-5
+LATENT_EPS = (
+    1e-6  # of the norms inside attention: transformers gives them no other, whatever rms_norm_eps says
+)
+DENSE, SPARSE = "dense", "sparse"
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    rope: RopeConfig
+    scale: float  # of the scores
+    bias: bool
+    query_rank: int | None  # of the product that queries are made by; None: of one matrix
+    latent: int  # Z
+    content: int  # C
+    rotated: int  # R
+    value: int  # W
+
+    @classmethod
+    def read(cls, fields: Fields, positions: int) -> AttentionConfig:
+        # transformers reads both names.
+        width = fields.integer("head_dim", 64, high=MAX_WIDTH)
+        rotated = fields.integer("qk_rope_head_dim", width, high=MAX_WIDTH)
+        content = fields.integer("qk_nope_head_dim", 192, high=MAX_WIDTH)
+        ranked = "q_lora_rank" in fields  # null is a value
+        return cls(
+            rope=read_rope(fields, rotated, positions),
+            scale=read_scale(fields, content + rotated),
+            bias=fields.flag("attention_bias", False),
+            query_rank=fields.optional_integer("q_lora_rank", high=MAX_WIDTH) if ranked else 768,
+            latent=fields.integer("kv_lora_rank", 512, high=MAX_WIDTH),
+            content=content,
+            rotated=rotated,
+            value=fields.integer("v_head_dim", 256, high=MAX_WIDTH),
+        )
+
+
+def read_rope(fields: Fields, rotated: int, positions: int) -> RopeConfig:
+    rope = RopeConfig.read(fields, rotated, positions)
+    if rope.dims != rotated:
+        raise UnsupportedModel(
+            f"config.json: partial_rotary_factor rotates {rope.dims} of qk_rope_head_dim, {rotated}, numbers;"
+            " only 1 is supported"
+        )
+    return replace(rope, traditional=fields.flag("rope_interleave", True))
+
+
+def read_scale(fields: Fields, width: int) -> float:
+    """1/sqrt(width of a key); stretched positions sharpen it if `mscale_all_dim` says so."""
+    kind, scaling = read_scaling(fields)
+    growth = scaling.optional_number("mscale_all_dim")
+    if kind == "default" or not growth:
+        return 1 / math.sqrt(width)
+    sharper = 0.1 * growth * math.log(max(scaling.number("factor"), 1.0)) + 1
+    return sharper**2 / math.sqrt(width)
+
+
+@dataclass(frozen=True)
+class ExpertsConfig:
+    experts: int  # N
+    active: int  # A
+    width: int  # F of an expert
+    shared: int  # F of the MLP that every token uses, 0 for none
+    normalized: bool
+    factor: float
+    groups: int
+    active_groups: int
+
+    @classmethod
+    def read(cls, fields: Fields) -> ExpertsConfig:
+        _refuse_other(fields, "topk_method", "noaux_tc")
+        _refuse_other(fields, "scoring_func", "sigmoid")
+        # transformers reads both names.
+        number = fields.integer("num_local_experts", 64, high=MAX_EXPERTS)
+        number = fields.integer("n_routed_experts", number, high=MAX_EXPERTS)
+        width = fields.integer("moe_intermediate_size", 1536, high=MAX_WIDTH)
+        some = "n_shared_experts" in fields  # null is a value
+        shared = fields.optional_integer("n_shared_experts", low=0, high=MAX_EXPERTS) if some else 1
+        read = cls(
+            experts=number,
+            active=fields.integer("num_experts_per_tok", 4, high=MAX_EXPERTS),
+            width=width,
+            shared=(shared or 0) * width,
+            normalized=fields.flag("norm_topk_prob", True),
+            factor=fields.number("routed_scaling_factor", 1.8),
+            groups=fields.integer("n_group", 1, high=MAX_EXPERTS),
+            active_groups=fields.integer("topk_group", 1, high=MAX_EXPERTS),
+        )
+        read.check()
+        return read
+
+    def check(self) -> None:
+        if self.experts % self.groups or (self.groups > 1 and self.experts < 2 * self.groups):
+            raise BadModelFiles(
+                f"config.json: n_group is {self.groups}, but {self.experts} experts do not make groups of 2 or more"
+            )
+        if self.active_groups > self.groups:
+            raise BadModelFiles(
+                f"config.json: topk_group is {self.active_groups}, but there are {self.groups} groups"
+            )
+        there = self.experts // self.groups * self.active_groups
+        if self.active > there:
+            raise BadModelFiles(
+                f"config.json: num_experts_per_tok is {self.active}, but there are {there} experts to choose from"
+            )
+
+
+def _refuse_other(fields: Fields, name: str, ours: str) -> None:
+    value = fields.text(name, ours)
+    if value != ours:
+        raise UnsupportedModel(f"config.json: {name} {shown(value)} is not supported, only {ours} is")
+
+
+@dataclass(frozen=True)
+class Glm4MoeLiteConfig:
+    decoder: DecoderConfig
+    attention: AttentionConfig
+    experts: ExpertsConfig
+    sparse: tuple[bool, ...]  # for each layer whether its MLP is a mixture
+    drafting: int  # layers behind the last, which only guess at further tokens
+
+    @classmethod
+    def read(cls, config: Config) -> Glm4MoeLiteConfig:
+        eps = DEFAULT_EPS if config.get("rms_norm_eps") is None else config["rms_norm_eps"]
+        # Keys and values are those of the latent, whatever num_key_value_heads says.
+        fields = Fields({**config, "rms_norm_eps": eps, "num_key_value_heads": None})
+        decoder = DecoderConfig.read(fields, positions=202_752, head_dim=64)
+        return cls(
+            decoder=decoder,
+            attention=AttentionConfig.read(fields, decoder.max_position_embeddings),
+            experts=ExpertsConfig.read(fields),
+            sparse=read_sparse(fields, decoder.num_hidden_layers),
+            drafting=fields.integer("num_nextn_predict_layers", 1, low=0, high=MAX_LAYERS),
+        )
+
+
+def read_sparse(fields: Fields, layers: int) -> tuple[bool, ...]:
+    """`mlp_layer_types`, or the older fields that say it by a rule."""
+    kinds = fields.optional_texts("mlp_layer_types")
+    if kinds is None:
+        first = fields.integer("first_k_dense_replace", 1, low=0, high=MAX_LAYERS)
+        step = fields.integer("moe_layer_freq", 1, high=MAX_LAYERS)
+        return tuple(layer >= first and layer % step == 0 for layer in range(layers))
+    if len(kinds) != layers:
+        raise fields.wrong("mlp_layer_types", f"a list of num_hidden_layers, {layers}, names")
+    for kind in kinds:
+        if kind not in (DENSE, SPARSE):
+            raise UnsupportedModel(
+                f"config.json: mlp_layer_types has {shown(kind)}, supported are {DENSE} and {SPARSE}"
+            )
+    return tuple(kind == SPARSE for kind in kinds)
+
+
+class Attention(nn.Module):
+    """Latent attention in two orders of the same products. *Absorbed*, queries go to the latents and what they
+    find comes back: little for each query, much for each pair. *Expanded*, latents become each head's keys and
+    values: much for each position, little for each pair.
+
+    The cache holds [latent, rotated key] as its one head's key, and a value of no width.
+    """
+
+    def __init__(self, decoder: DecoderConfig, config: AttentionConfig, rope: Rope) -> None:
+        super().__init__()
+        hidden, heads, width = (
+            decoder.hidden_size,
+            decoder.num_attention_heads,
+            config.content + config.rotated,
+        )
+        self.heads = heads
+        self.latent, self.content, self.rotated, self.value = (
+            config.latent,
+            config.content,
+            config.rotated,
+            config.value,
+        )
+        self.scale = config.scale
+        self.rope = rope
+        self.low_rank = config.query_rank is not None
+        if config.query_rank is None:
+            self.q_proj = nn.Linear(hidden, heads * width, bias=False)
+        else:
+            self.q_a_proj = nn.Linear(hidden, config.query_rank, bias=config.bias)
+            self.q_a_layernorm = nn.RMSNorm(config.query_rank, LATENT_EPS)
+            self.q_b_proj = nn.Linear(config.query_rank, heads * width, bias=False)
+        self.kv_a_proj_with_mqa = nn.Linear(hidden, config.latent + config.rotated, bias=config.bias)
+        self.kv_a_layernorm = nn.RMSNorm(config.latent, LATENT_EPS)
+        self.embed_q = HeadLinear(config.content, config.latent, heads)
+        self.unembed_out = HeadLinear(config.latent, config.value, heads)
+        self.o_proj = nn.Linear(heads * config.value, hidden, bias=config.bias)
+
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
+        """[B,L,E] -> [B,L,E]; `offset` is the cache's, as an int32 scalar shared by all layers."""
+        batch, length, _ = x.shape
+        content, rotated = self.project_queries(x, offset)
+        new = self.project_keys(x, offset)
+        keys, _ = cache.update(new, new[..., :0])  # [B,1,S,Z+R]
+        attend = self.absorbed if self.absorbing_is_less(length, keys.shape[2]) else self.expanded
+        out = attend(content, rotated, keys, mask)  # [B,H,L,W]
+        joined = out.transpose(0, 2, 1, 3).reshape(batch, length, -1)  # [B,L,H*W]
+        return self.o_proj(joined)
+
+    def project_queries(self, x: mx.array, offset: mx.array) -> tuple[mx.array, mx.array]:
+        """[B,L,E] -> content [B,H,L,C], rotated [B,H,L,R]."""
+        batch, length, _ = x.shape
+        made = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if self.low_rank else self.q_proj(x)
+        made = made.reshape(batch, length, self.heads, -1).transpose(0, 2, 1, 3)  # [B,H,L,C+R]
+        rotated = self.rope(made[..., self.content :], offset)
+        if self.rope.score_scale != 1.0:  # only a part of each score is a product of rotated numbers
+            rotated = rotated * self.rope.score_scale
+        return made[..., : self.content], rotated
+
+    def project_keys(self, x: mx.array, offset: mx.array) -> mx.array:
+        """[B,L,E] -> what is remembered of it, [B,1,L,Z+R]."""
+        made = self.kv_a_proj_with_mqa(x)[:, None]  # [B,1,L,Z+R]
+        latent = self.kv_a_layernorm(made[..., : self.latent])
+        return mx.concatenate([latent, self.rope(made[..., self.latent :], offset)], axis=-1)
+
+    def absorbing_is_less(self, length: int, kept: int) -> bool:
+        """Whether fewer multiplications are absorbed than expanded, for each head."""
+        maps, pairs = self.latent * (self.content + self.value), length * kept
+        absorbed = length * maps + pairs * 2 * (self.latent + self.rotated)
+        expanded = kept * maps + pairs * (self.content + self.rotated + self.value)
+        return absorbed < expanded
+
+    def absorbed(self, content: mx.array, rotated: mx.array, keys: mx.array, mask: Mask) -> mx.array:
+        """Queries over [B,1,S,Z+R] -> [B,H,L,W]. Whole keys stand for the values, because a slice of them would be
+        copied.
+        """
+        queries = mx.concatenate([self.embed_q(content), rotated], axis=-1)  # [B,H,L,Z+R]
+        single = queries.shape[2] == 1
+        if single:  # one head of H positions, whose keys are read once, not H heads of one
+            queries = queries.swapaxes(1, 2)  # [B,1,H,Z+R]
+        out = mx.fast.scaled_dot_product_attention(queries, keys, keys, scale=self.scale, mask=mask)
+        if single:
+            out = out.swapaxes(1, 2)  # [B,H,1,Z+R]
+        return self.unembed_out(out[..., : self.latent])
+
+    def expanded(self, content: mx.array, rotated: mx.array, keys: mx.array, mask: Mask) -> mx.array:
+        """The same."""
+        batch, _, kept, _ = keys.shape
+        latent = mx.contiguous(keys[..., : self.latent])  # once, not for each head
+        shared = mx.broadcast_to(keys[..., self.latent :], (batch, self.heads, kept, self.rotated))
+        queries = mx.concatenate([content, rotated], axis=-1)  # [B,H,L,C+R]
+        keys = mx.concatenate([self.embed_q.transposed(latent), shared], axis=-1)  # [B,H,S,C+R]
+        values = self.unembed_out(latent)  # [B,H,S,W]
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
+
+
+class Router(nn.Module):
+    """Picks by score and a learned correction, which keeps experts equally busy; weighs by the score alone."""
+
+    def __init__(self, hidden: int, config: ExpertsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = mx.zeros((config.experts, hidden))
+        self.e_score_correction_bias = mx.zeros(config.experts)
+
+    def __call__(self, tokens: mx.array) -> tuple[mx.array, mx.array]:
+        """[T,E] -> the experts of each token and their weights, [T,A] each, in float32."""
+        config = self.config
+        scores = mx.sigmoid(tokens.astype(mx.float32) @ self.weight.astype(mx.float32).T)  # [T,N]
+        ranks = self.without_weak_groups(scores + self.e_score_correction_bias.astype(mx.float32))
+        chosen = mx.argpartition(ranks, kth=-config.active, axis=-1)[:, -config.active :]  # [T,A]
+        shares = mx.take_along_axis(scores, chosen, axis=-1)
+        if config.normalized:
+            shares = shares / (shares.sum(axis=-1, keepdims=True) + 1e-20)
+        return chosen, shares * config.factor
+
+    def without_weak_groups(self, ranks: mx.array) -> mx.array:
+        """[T,N], with -inf in all groups but the strongest; a group is as strong as its two best experts."""
+        groups, weak = self.config.groups, self.config.groups - self.config.active_groups
+        if not weak:
+            return ranks
+        grouped = ranks.reshape(len(ranks), groups, -1)  # [T,G,N/G]
+        strength = mx.topk(grouped, 2, axis=-1).sum(axis=-1)  # [T,G]
+        out = mx.argpartition(strength, kth=weak - 1, axis=-1)[:, :weak, None]
+        return mx.put_along_axis(grouped, out, mx.array(-math.inf), axis=1).reshape(ranks.shape)
+
+
+class MLP(nn.Module):
+    """The mixture, and beside it the MLP that every token uses."""
+
+    def __init__(self, decoder: DecoderConfig, config: ExpertsConfig) -> None:
+        super().__init__()
+        self.gate = Router(decoder.hidden_size, config)
+        self.experts = Experts(decoder.hidden_size, config.width, config.experts)
+        self.has_shared = config.shared > 0
+        if self.has_shared:
+            self.shared_experts = GatedMLP(replace(decoder, intermediate_size=config.shared))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        tokens = x.reshape(-1, x.shape[-1])  # [T,E]
+        chosen, shares = self.gate(tokens)
+        out = self.experts(tokens, chosen) * shares[..., None]  # [T,A,E]
+        mixed = out.sum(axis=1).astype(x.dtype).reshape(x.shape)
+        return mixed + self.shared_experts(x) if self.has_shared else mixed
+
+
+def block(config: Glm4MoeLiteConfig, rope: Rope, layer: int) -> Block:
+    decoder = config.decoder
+    mlp = MLP(decoder, config.experts) if config.sparse[layer] else GatedMLP(decoder)
+    return Block(decoder, Attention(decoder, config.attention, rope), mlp)
+
+
+class Model(CausalLM):
+    def __init__(self, config: Config) -> None:
+        read = Glm4MoeLiteConfig.read(config)
+        rope = Rope(read.attention.rope, read.attention.rotated)
+        layers = range(read.decoder.num_hidden_layers)
+        super().__init__(read.decoder, [block(read, rope, layer) for layer in layers], [None] * len(layers))
+        self._config = read
+
+    def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        """Dropped: the layers that only guess at further tokens."""
+        config = self._config
+        last = config.decoder.num_hidden_layers
+        dropped = tuple(f"model.layers.{layer}." for layer in range(last, last + config.drafting))
+        kept = {
+            name: array for name, array in super().rename(weights).items() if not name.startswith(dropped)
+        }
+        return join_experts(split_latent_maps(kept, config), config.experts.experts)
+
+
+def split_latent_maps(weights: dict[str, mx.array], config: Glm4MoeLiteConfig) -> dict[str, mx.array]:
+    """`kv_b_proj` [H*(C+W),Z] as the two products that it is used in, as mlx-lm's files have it: `embed_q` [H,Z,C]
+    and `unembed_out` [H,W,Z]. A quantized one becomes floats, since its groups run along Z.
+    """
+    heads, its = config.decoder.num_attention_heads, config.attention
+    shape = (heads * (its.content + its.value), its.latent)
+    common = quantization.common_dtype(weights)
+    made = dict(weights)
+    for layer in range(config.decoder.num_hidden_layers):
+        path = f"model.layers.{layer}.self_attn"
+        parts = [name for name in _parts(f"{path}.kv_b_proj") if name in made]
+        if not parts:
+            continue
+        whole = _floats(f"{path}.kv_b_proj", {name: made.pop(name) for name in parts}, shape, common)
+        keys, values = mx.split(whole.reshape(heads, -1, its.latent), [its.content], axis=1)
+        add_tensor(made, f"{path}.embed_q.weight", mx.contiguous(keys.swapaxes(1, 2)))
+        add_tensor(made, f"{path}.unembed_out.weight", mx.contiguous(values))
+    return made
+
+
+def _parts(path: str) -> Sequence[str]:
+    return [f"{path}{ending}" for ending in (".weight", *quantization.COMPANIONS)]
+
+
+def _floats(path: str, tensors: dict[str, mx.array], shape: tuple[int, ...], common: mx.Dtype) -> mx.array:
+    name = f"{path}.weight"
+    packed = quantization.collect(tensors, {name: shape}, {})
+    if path in packed:
+        return packed[path].dequantized(packed[path].dtype(common))
+    if tensors[name].shape != shape:
+        raise BadModelFiles(f"wrong shapes: {name} {tuple(tensors[name].shape)}, expected {shape}")
+    return tensors[name]

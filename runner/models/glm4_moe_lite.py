@@ -15,7 +15,6 @@ Knows nothing about files, tokens or requests.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -367,21 +366,23 @@ def split_latent_maps(weights: dict[str, mx.array], config: Glm4MoeLiteConfig) -
     heads, its = config.decoder.num_attention_heads, config.attention
     shape = (heads * (its.content + its.value), its.latent)
     common = quantization.common_dtype(weights)
-    made = dict(weights)
-    for layer in range(config.decoder.num_hidden_layers):
-        path = f"model.layers.{layer}.self_attn"
-        parts = [name for name in _parts(f"{path}.kv_b_proj") if name in made]
-        if not parts:
-            continue
-        whole = _floats(f"{path}.kv_b_proj", {name: made.pop(name) for name in parts}, shape, common)
-        keys, values = mx.split(whole.reshape(heads, -1, its.latent), [its.content], axis=1)
+    whole: dict[str, dict[str, mx.array]] = {}
+    made: dict[str, mx.array] = {}
+    for name, array in weights.items():
+        path, dot, part = name.partition(".kv_b_proj.")
+        if dot and part in PARTS:
+            whole.setdefault(path, {})[name] = array
+        else:
+            made[name] = array
+    for path, tensors in whole.items():
+        both = _floats(f"{path}.kv_b_proj", tensors, shape, common).reshape(heads, -1, its.latent)
+        keys, values = mx.split(both, [its.content], axis=1)
         add_tensor(made, f"{path}.embed_q.weight", mx.contiguous(keys.swapaxes(1, 2)))
         add_tensor(made, f"{path}.unembed_out.weight", mx.contiguous(values))
     return made
 
 
-def _parts(path: str) -> Sequence[str]:
-    return [f"{path}{ending}" for ending in (".weight", *quantization.COMPANIONS)]
+PARTS = ("weight", "scales", "biases", "global_scale")
 
 
 def _floats(path: str, tensors: dict[str, mx.array], shape: tuple[int, ...], common: mx.Dtype) -> mx.array:

@@ -6,8 +6,10 @@ import mlx.core as mx
 import pytest
 
 from runner.errors import BadModelFiles
+from runner.models import build
 from runner.models.moe import SORTED_FROM, Experts, join_experts
-from tests.models.reference import difference
+from tests.models.reference import Reference, difference, feed, some_tokens
+from tests.models.test_architectures import CASES
 
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 PREFIX = "model.layers.0.mlp"
@@ -62,11 +64,62 @@ def test_tensors_of_one_expert_each_are_joined_in_their_order(tensor: str) -> No
     assert stacked[:, 0, 0].tolist() == list(range(12))
 
 
-@pytest.mark.parametrize("spelling", ["experts", "switch_mlp"])
-def test_tensors_of_all_experts_are_taken_as_they_are(spelling: str) -> None:
-    weights = {f"{PREFIX}.{spelling}.{name}.weight": noise(5, 2, 3) for name in PROJECTIONS}
+@pytest.mark.parametrize("group", ["mlp.experts", "mlp.switch_mlp", "moe.experts"])
+def test_tensors_of_all_experts_are_taken_as_they_are(group: str) -> None:
+    """A store's groups keep the names of what they were made from."""
+    weights = {f"model.layers.0.{group}.{name}.weight": noise(5, 2, 3) for name in PROJECTIONS}
     joined = join_experts(weights, 5)
     assert set(joined) == {f"{PREFIX}.experts.{name}.weight" for name in PROJECTIONS}
+
+
+def test_experts_with_gate_and_up_in_one_tensor_are_split() -> None:
+    """Newer transformers: the rows of gate, then those of up. A quantized one's parts are split with it."""
+    both, down = noise(5, 6, 4), noise(5, 4, 3)
+    weights = {f"{PREFIX}.experts.gate_up_proj": both, f"{PREFIX}.experts.down_proj": down}
+    joined = join_experts(weights, 5)
+    assert set(joined) == {f"{PREFIX}.experts.{name}.weight" for name in PROJECTIONS}
+    assert mx.array_equal(joined[f"{PREFIX}.experts.gate_proj.weight"], both[:, :3])
+    assert mx.array_equal(joined[f"{PREFIX}.experts.up_proj.weight"], both[:, 3:])
+    assert mx.array_equal(joined[f"{PREFIX}.experts.down_proj.weight"], down)
+
+    scales = join_experts({f"{PREFIX}.experts.gate_up_proj.scales": both}, 5)
+    assert mx.array_equal(scales[f"{PREFIX}.experts.up_proj.scales"], both[:, 3:])
+    factors = join_experts({f"{PREFIX}.experts.gate_up_proj.global_scale": mx.arange(5)}, 5)
+    assert [array.tolist() for array in factors.values()] == [[0, 1, 2, 3, 4]] * 2
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (5, 7, 4)])
+def test_gate_and_up_that_are_no_halves_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadModelFiles, match=r"gate_up_proj: shape \("):
+        join_experts({f"{PREFIX}.experts.gate_up_proj": mx.zeros(shape)}, 5)
+
+
+def test_a_shared_expert_is_none_of_them() -> None:
+    weights = {
+        f"{PREFIX}.shared_experts.gate_proj.weight": mx.zeros((2, 3)),
+        "model.norm.weight": mx.zeros(3),
+    }
+    assert set(join_experts(weights, 5)) == set(weights)
+
+
+def test_a_qwen_in_any_spelling_is_the_same_model() -> None:
+    """Hugging Face's old and new, mlx-lm's, and a store's, which is as the model holds it."""
+    case = CASES["Qwen3Moe all experts"]
+    reference, tokens = Reference(case), some_tokens(20)
+    old, mlx_lms = reference.checkpoint(), reference.weights
+    new = {name: array for name, array in mlx_lms.items() if ".switch_mlp." not in name}
+    stored = dict(new)
+    for layer in range(2):
+        path = f"model.layers.{layer}.mlp"
+        gate, up, down = (mlx_lms[f"{path}.switch_mlp.{name}.weight"] for name in PROJECTIONS)
+        new[f"{path}.experts.gate_up_proj"] = mx.concatenate([gate, up], axis=1)
+        new[f"{path}.experts.down_proj"] = down
+        for name in PROJECTIONS:
+            stored[f"{path}.experts.{name}.weight"] = mlx_lms[f"{path}.switch_mlp.{name}.weight"]
+    for spelling in (old, new, mlx_lms, stored):
+        model = build(case.config)
+        model.load_weights(list(model.rename(spelling).items()), strict=True)
+        assert difference(feed(model, model.make_caches(), tokens), reference.logits(tokens)) < 1e-4
 
 
 def test_a_missing_expert_is_named() -> None:

@@ -37,9 +37,8 @@ from runner.models.moe import Experts, add_tensor, join_experts
 from runner.models.rope import Rope, RopeConfig, read_scaling
 
 DEFAULT_EPS = 1e-5
-LATENT_EPS = (
-    1e-6  # of the norms inside attention: transformers gives them no other, whatever rms_norm_eps says
-)
+# Of the norms inside attention: transformers gives them this one, whatever rms_norm_eps says.
+LATENT_EPS = 1e-6
 DENSE, SPARSE = "dense", "sparse"
 
 
@@ -285,7 +284,9 @@ class Attention(nn.Module):
 
 
 class Router(nn.Module):
-    """Picks by score and a learned correction, which keeps experts equally busy; weighs by the score alone."""
+    """Picks by score and a learned correction, which keeps experts equally busy; weighs by the score alone. All of
+    it is done in float32: half precision makes ties, and a tie picks another expert.
+    """
 
     def __init__(self, hidden: int, config: ExpertsConfig) -> None:
         super().__init__()
@@ -296,8 +297,8 @@ class Router(nn.Module):
     def __call__(self, tokens: mx.array) -> tuple[mx.array, mx.array]:
         """[T,E] -> the experts of each token and their weights, [T,A] each, in float32."""
         config = self.config
-        scores = mx.sigmoid(tokens.astype(mx.float32) @ self.weight.astype(mx.float32).T)  # [T,N]
-        ranks = self.without_weak_groups(scores + self.e_score_correction_bias.astype(mx.float32))
+        scores = mx.sigmoid(tokens.astype(mx.float32) @ self.weight.T)  # [T,N]
+        ranks = self.without_weak_groups(scores + self.e_score_correction_bias)
         chosen = mx.argpartition(ranks, kth=-config.active, axis=-1)[:, -config.active :]  # [T,A]
         shares = mx.take_along_axis(scores, chosen, axis=-1)
         if config.normalized:

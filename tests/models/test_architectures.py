@@ -191,6 +191,7 @@ def glm_cases() -> list[Case]:
     rows: dict[str, Config] = {
         "plain": {},
         "tied": {"tie_word_embeddings": True},
+        "num_key_value_heads, which do not count": {"num_key_value_heads": 3},
         "attention_bias": {"attention_bias": True},
         "queries of one matrix": {"q_lora_rank": None},
         "queries of one matrix, attention_bias": {"q_lora_rank": None, "attention_bias": True},

@@ -70,6 +70,17 @@ def test_the_cache_holds_one_vector_a_position() -> None:
     assert [cache.nbytes for cache in caches] == [256 * width * 4] * 2
 
 
+def test_values_of_no_width_survive_growth_and_a_rewind() -> None:
+    """The buffers grow before the rewind and behind it."""
+    case = Case("Glm long", CASE.architecture, {**CASE.fields, "max_position_embeddings": 2048})
+    reference, tokens = Reference(case), some_tokens(600)
+    model = load(case, reference)
+    caches = model.make_caches()
+    feed(model, caches, tokens[:290] + some_tokens(100, "another end"), (130,))
+    assert all(layer.rewind(270) for layer in caches)
+    assert difference(feed(model, caches, tokens[270:], (40, 1)), reference.logits(tokens)[270:]) < 1e-4
+
+
 # The router.
 
 
@@ -234,3 +245,9 @@ def test_absent_fields_have_the_defaults_of_transformers() -> None:
 def test_null_is_no_default_where_it_means_something() -> None:
     read = Glm4MoeLiteConfig.read({**GLM, "q_lora_rank": None, "n_shared_experts": None})
     assert (read.attention.query_rank, read.experts.shared) == (None, 0)
+
+
+def test_the_rotated_part_goes_by_two_names() -> None:
+    config = {name: value for name, value in GLM.items() if name != "qk_rope_head_dim"}
+    assert Glm4MoeLiteConfig.read(config).attention.rotated == TINY["head_dim"]
+    assert Glm4MoeLiteConfig.read(GLM).attention.rotated == 8

@@ -161,7 +161,9 @@ class Glm4MoeLiteConfig:
         eps = DEFAULT_EPS if config.get("rms_norm_eps") is None else config["rms_norm_eps"]
         # Keys and values are those of the latent, whatever num_key_value_heads says.
         fields = Fields({**config, "rms_norm_eps": eps, "num_key_value_heads": None})
-        decoder = DecoderConfig.read(fields, positions=202_752, head_dim=64)
+        decoder = DecoderConfig.read(
+            fields, positions=202_752, head_dim=64
+        )  # its width of a head is not used
         return cls(
             decoder=decoder,
             attention=AttentionConfig.read(fields, decoder.max_position_embeddings),
@@ -198,18 +200,11 @@ class Attention(nn.Module):
 
     def __init__(self, decoder: DecoderConfig, config: AttentionConfig, rope: Rope) -> None:
         super().__init__()
-        hidden, heads, width = (
-            decoder.hidden_size,
-            decoder.num_attention_heads,
-            config.content + config.rotated,
-        )
+        hidden, heads = decoder.hidden_size, decoder.num_attention_heads
+        width = config.content + config.rotated  # of a query
         self.heads = heads
-        self.latent, self.content, self.rotated, self.value = (
-            config.latent,
-            config.content,
-            config.rotated,
-            config.value,
-        )
+        self.latent, self.content = config.latent, config.content
+        self.rotated, self.value = config.rotated, config.value
         self.scale = config.scale
         self.rope = rope
         self.low_rank = config.query_rank is not None
@@ -229,7 +224,7 @@ class Attention(nn.Module):
         """[B,L,E] -> [B,L,E]; `offset` is the cache's, as an int32 scalar shared by all layers."""
         batch, length, _ = x.shape
         content, rotated = self.project_queries(x, offset)
-        new = self.project_keys(x, offset)
+        new = self.project_keys(x, offset)  # [B,1,L,Z+R]
         keys, _ = cache.update(new, new[..., :0])  # [B,1,S,Z+R]
         attend = self.absorbed if self.absorbing_is_less(length, keys.shape[2]) else self.expanded
         out = attend(content, rotated, keys, mask)  # [B,H,L,W]

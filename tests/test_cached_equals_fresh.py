@@ -25,6 +25,22 @@ TOLERANCE = 1e-4
 LETTERS = "abcd"  # few, so that prompts share prefixes by chance too
 
 CONFIGS: dict[str, dict[str, Any]] = {
+    "borrowed recurrent": {
+        "architectures": ["FalconH1ForCausalLM"],
+        "model_type": "falcon_h1",
+        "head_dim": 8,
+        "mamba_d_ssm": 48,
+        "mamba_n_heads": 3,
+        "mamba_d_head": 16,
+        "mamba_d_state": 8,
+    },
+    "borrowed rotating": {
+        "architectures": ["Cohere2ForCausalLM"],
+        "model_type": "cohere2",
+        "head_dim": 8,
+        "sliding_window": 7,
+        "sliding_window_pattern": 2,
+    },
     "llama": {},
     "rotating": {
         "architectures": ["Gemma3ForCausalLM"],
@@ -57,6 +73,9 @@ class Recording:
         if self.fail_in is not None:
             self.fail_in -= 1
             if self.fail_in < 0:
+                if len(caches) == 1:  # of all layers together
+                    self.inner(tokens, caches)
+                    raise RuntimeError("injected")
                 half = list(caches)
                 half[1] = _Failing()  # the first layer's offset has moved by then, the second's has not
                 return self.inner(tokens, half)

@@ -2,7 +2,8 @@
 
 A new architecture is one file here, one row in this table and one row in `tests/models/`. Only the module that a
 model needs is imported, and its name comes from the table, never from the model's files: what a config says about
-code of its own (`auto_map`, `model_file`) is never looked at.
+code of its own (`auto_map`, `model_file`) is never looked at. What is not in the table runs through mlx-lm where
+that is installed: `zoo.py`.
 
 Knows nothing about files, tokens or requests.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib
 
 from runner.errors import BadModelFiles, UnsupportedModel
+from runner.models import zoo
 from runner.models.base import Config, Model
 from runner.models.config import shown
 
@@ -36,12 +38,24 @@ def build(config: Config) -> Model:
     """
     name = architecture(config)
     if name not in ARCHITECTURES:
-        raise UnsupportedModel(
-            f"architecture {shown(name)} is not supported; these are: {', '.join(ARCHITECTURES)}"
-        )
+        return _through_mlx_lm(config, name)
     module = importlib.import_module(f"{__name__}.{ARCHITECTURES[name]}")
     model: Model = module.Model(config)
     return model
+
+
+def _through_mlx_lm(config: Config, name: str) -> Model:
+    """Only types that we lack go there: what has a Llama's type and another name is no Llama."""
+    kind = config.get("model_type")
+    refusal = f"architecture {shown(name)} is not supported; these are: {', '.join(ARCHITECTURES)}"
+    if not isinstance(kind, str) or kind in ARCHITECTURES.values():
+        raise UnsupportedModel(refusal)
+    if not zoo.is_installed():
+        raise UnsupportedModel(f"{refusal}; with {zoo.EXTRA} those of mlx-lm are")
+    found = zoo.find(config, name)
+    if found is None:
+        raise UnsupportedModel(f"{refusal}; {zoo.versioned()} has no model_type {shown(kind)} either")
+    return zoo.Model(config, found)
 
 
 def architecture(config: Config) -> str:

@@ -128,7 +128,7 @@ def replace(root: nn.Module, packed: Mapping[str, Packed], dtypes: Mapping[str, 
     dtypes: for each path the type to compute in. Left as they are: layers that have no twin, and group sizes that
     MLX has no kernel for.
     """
-    twins: list[tuple[str, PackedMatrix]] = []
+    twins: list[tuple[str, nn.Module]] = []
     for path, module in root.named_modules():  # type: ignore[no-untyped-call]  # mlx leaves it open
         part = packed.get(path)
         if part is None or not part.settings.has_kernel:
@@ -141,5 +141,9 @@ def replace(root: nn.Module, packed: Mapping[str, Packed], dtypes: Mapping[str, 
             twins.append((path, PackedEmbedding(part, dtypes[path])))
         elif type(module) is ExpertLinear:
             twins.append((path, PackedExperts(part, dtypes[path])))
+        elif hasattr(module, "to_quantized") and part.global_scale is None:  # mlx-lm's, which bring their own
+            settings = part.settings
+            twin = module.to_quantized(settings.group_size, settings.bits, mode=settings.mode)
+            twins.append((path, twin))
     root.update_modules(tree_unflatten(twins))
     return [path for path, _ in twins]

@@ -8,7 +8,8 @@ A quantized matrix [.., N, W] is several tensors under one path X, here always i
     X.global_scale  scalar, [1] or one each     nvfp4 only, at will: a plain factor of the whole matrix
 
 mlx-community checkpoints are spelled so. Ollama's store has X.weight.scale, X.weight.bias, and for the factor
-K.global_scale or K_scale_2, K being X.weight or X; a linear layer's own bias is X.bias in both.
+K.global_scale or K_scale_2, K being X.weight or X; a linear layer's own bias is X.bias in both. OpenAI's gpt-oss
+has X_blocks, uint8 [.., N, W/32, 16], and X_scales, uint8 [.., N, W/32]: the same bytes as mxfp4's.
 
 A built model knows W, so shapes alone give bits and group size, and the scales' type the mode: what cannot be
 told apart without a model (4 bits by 32 and 8 by 64, say) is never in doubt. What is written beside a tensor
@@ -46,6 +47,9 @@ STORE_SPELLING = {
     ".weight_scale_2": GLOBAL,
     "_scale_2": GLOBAL,
 }
+BLOCKS, BLOCK_SCALES = "_blocks", "_scales"
+BLOCK_BYTES = 16  # of 32 codes
+READ_METHODS = ("mxfp4",)  # names of other tools' layouts that are read here
 IGNORED = (".input_scale", ".input_global_scale")  # for quantized activations, which we do not have
 PREFIXES = ("model.language_model.", "language_model.model.")  # what multimodal checkpoints have for "model."
 
@@ -154,7 +158,7 @@ def unpack(weight: mx.array, bits: int) -> mx.array:
 def common_spelling(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
     """The tensors in MLX's names, without those that only quantized activations need."""
     named: dict[str, mx.array] = {}
-    for name, array in weights.items():
+    for name, array in _without_blocks(weights):
         short = _in_mlx_spelling(name)
         if short in named:
             raise BadModelFiles(f"tensor {short} is there twice, in two spellings")
@@ -168,6 +172,35 @@ def _in_mlx_spelling(name: str) -> str:
         if name.endswith(ending):
             return name.removesuffix(ending) + ours
     return name
+
+
+def _without_blocks(weights: Mapping[str, mx.array]) -> Iterator[tuple[str, mx.array]]:
+    """Pairs of blocks and scales under MLX's names; other tensors pass.
+
+    The first code is in a byte's lower half, so four bytes are MLX's word of eight codes (little-endian, as every
+    machine here is).
+    """
+    for name, array in weights.items():
+        path = name.removesuffix(BLOCKS).removesuffix(BLOCK_SCALES)
+        if name.endswith(BLOCKS):
+            _check_blocks(path, array, weights.get(f"{path}{BLOCK_SCALES}"))
+            yield f"{path}.weight", array.view(mx.uint32).flatten(-2)
+        elif name.endswith(BLOCK_SCALES) and array.dtype == mx.uint8:
+            if f"{path}{BLOCKS}" not in weights:
+                raise BadModelFiles(f"{name} without {path}{BLOCKS}")
+            yield f"{path}{SCALES}", array
+        else:
+            yield name, array
+
+
+def _check_blocks(path: str, blocks: mx.array, scales: mx.array | None) -> None:
+    name, scales_name = f"{path}{BLOCKS}", f"{path}{BLOCK_SCALES}"
+    if scales is None:
+        raise BadModelFiles(f"{name} without {scales_name}")
+    if blocks.dtype != mx.uint8 or blocks.ndim < 3 or blocks.shape[-1] != BLOCK_BYTES:
+        raise BadModelFiles(f"{name} is {_shown(blocks)}, expected uint8 in blocks of {BLOCK_BYTES}")
+    if scales.dtype != mx.uint8 or scales.shape != blocks.shape[:-1]:
+        raise BadModelFiles(f"{scales_name} {_shown(scales)} do not fit {name} {_shown(blocks)}")
 
 
 def declarations(config: dict[str, Any], headers: Iterable[Header]) -> dict[str, Declared]:
@@ -238,10 +271,13 @@ def _number(value: Any, what: str) -> int | None:
 def refuse_foreign(config: dict[str, Any], headers: Iterable[Header]) -> None:
     """Checkpoints in the layouts of other tools, told by their name in config.json.
 
-    A store keeps the config.json of what it converted, so tensors in its spelling count for more.
+    A store keeps the config.json of what it converted, so tensors in its spelling count for more. What is called
+    by the name of a layout that we read is told by its tensors, too.
     """
     section = config.get("quantization_config")
     if "quantization" in config or not isinstance(section, dict) or "quant_method" not in section:
+        return
+    if section["quant_method"] in READ_METHODS:
         return
     if not any(tensor.name.endswith(".weight.scale") for header in headers for tensor in header.tensors):
         method = str(section["quant_method"])[:MAX_SHOWN]

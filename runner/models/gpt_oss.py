@@ -1,8 +1,7 @@
-"""OpenAI's gpt-oss in floats, and what was published in its shape (GptOssForCausalLM).
+"""OpenAI's gpt-oss, and what was published in its shape (GptOssForCausalLM).
 
 All MLPs are mixtures of experts with biases and a clamped SwiGLU; every second layer sees a window only; and each
-head has a sink, one more score in its softmax that no value belongs to. (OpenAI's own files pack the experts as
-mxfp4 in a layout of their own: the loader refuses that.)
+head has a sink, one more score in its softmax that no value belongs to.
 
 Knows nothing about files, tokens or requests.
 """
@@ -163,8 +162,8 @@ class Model(CausalLM):
         return [KVCache() if window is None else RotatingKVCache(window) for window in self._windows]
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
-        """Published files have gate and up in one tensor, column by column in turn, and the experts' matrices as
-        [N,in,out]; mlx-lm's are apart and as ours, with the biases under another name.
+        """Published files have gate and up in one tensor, in turn: column by column as floats, whose matrices are
+        [N,in,out], row by row if quantized. mlx-lm's are apart, with the biases under another name.
         """
         ours: dict[str, mx.array] = {}
         for name, array in super().rename(weights).items():
@@ -181,10 +180,9 @@ def _parts(name: str, array: mx.array) -> dict[str, mx.array]:
     if not dot:
         return {name: array}
     known: dict[str, Any] = {
-        "gate_up_proj": lambda: {
-            "gate_proj.weight": array.swapaxes(-1, -2)[..., ::2, :],
-            "up_proj.weight": array.swapaxes(-1, -2)[..., 1::2, :],
-        },
+        "gate_up_proj": lambda: _apart(array.swapaxes(-1, -2), "weight"),
+        "gate_up_proj.weight": lambda: _apart(array, "weight"),
+        "gate_up_proj.scales": lambda: _apart(array, "scales"),
         "gate_up_proj_bias": lambda: {"gate_proj_bias": array[..., ::2], "up_proj_bias": array[..., 1::2]},
         "down_proj": lambda: {"down_proj.weight": array.swapaxes(-1, -2)},
         "gate_proj.bias": lambda: {"gate_proj_bias": array},
@@ -196,3 +194,8 @@ def _parts(name: str, array: mx.array) -> dict[str, mx.array]:
     if array.ndim != (2 if last.endswith("bias") else 3):
         raise BadModelFiles(f"{name}: {array.ndim} dimensions, which is not what experts have")
     return {f"{path}.experts.{part}": mx.contiguous(its) for part, its in known[last]().items()}
+
+
+def _apart(rows: mx.array, kind: str) -> dict[str, mx.array]:
+    """[N,2F,..], a row of gate and a row of up in turn."""
+    return {f"gate_proj.{kind}": rows[..., ::2, :], f"up_proj.{kind}": rows[..., 1::2, :]}

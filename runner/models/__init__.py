@@ -15,7 +15,8 @@ import importlib
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.models import zoo
 from runner.models.base import Config, Model
-from runner.models.config import shown
+from runner.models.config import Fields, shown
+from runner.models.unread import refuse_unread
 
 ARCHITECTURES = {
     "GLM4MoeLite": "glm4_moe_lite",
@@ -40,7 +41,9 @@ def build(config: Config) -> Model:
     if name not in ARCHITECTURES:
         return _through_mlx_lm(config, name)
     module = importlib.import_module(f"{__name__}.{ARCHITECTURES[name]}")
-    model: Model = module.Model(config)
+    fields = Fields(config)
+    model: Model = module.Model(fields)
+    refuse_unread(fields, name)
     return model
 
 

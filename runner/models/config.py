@@ -10,8 +10,9 @@ Knows nothing about arrays, or about what a field means.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,15 +28,45 @@ MAX_POSITIONS = (1 << 31) - 1  # positions are int32
 
 
 class Fields:
-    """Typed access to the fields of one JSON object."""
+    """Typed access to the fields of one JSON object. It remembers every name that was asked for."""
 
     def __init__(self, values: Config, where: str = "config.json") -> None:
-        self._values = values
+        self.values = values
         self._where = where
+        self._asked: set[str] = set()
+        self._sections = [self]
+
+    def section(self, name: str) -> Fields | None:
+        """An object inside that has fields of the model, too, such as `text_config`; None as in `mapping`."""
+        values = self.mapping(name)
+        if values is None:
+            return None
+        section = self.over(values)
+        section._where = f"{self._where}: {name}"
+        self._sections.append(section)
+        return section
+
+    def over(self, values: Config) -> Fields:
+        """The same with other values: defaults filled in, say. What is asked of either counts for both."""
+        changed = copy.copy(self)
+        changed.values = values
+        return changed
+
+    def ignore(self, *names: str) -> None:
+        """Fields that change nothing in this architecture, whatever they say."""
+        self._asked.update(names)
+
+    def unread(self) -> Iterator[tuple[str, str, object]]:
+        """Where, name and value of each field that was never asked for."""
+        for section in self._sections:
+            for name, value in section.values.items():
+                if name not in self._asked:
+                    yield section._where, name, value
 
     def __contains__(self, name: str) -> bool:
         """Whether the field is there at all; null counts, since for a few fields it is a value of its own."""
-        return name in self._values
+        self._asked.add(name)
+        return name in self.values
 
     def integer(self, name: str, default: int | None = None, *, high: int, low: int = 1) -> int:
         """An integer in [low, high]; without a default the field is required."""
@@ -46,7 +77,7 @@ class Fields:
 
     def optional_integer(self, name: str, *, high: int, low: int = 1) -> int | None:
         """An integer in [low, high], or None if the field is absent or null."""
-        return None if self._values.get(name) is None else self.integer(name, high=high, low=low)
+        return None if self._value(name) is None else self.integer(name, high=high, low=low)
 
     def number(self, name: str, default: float | None = None, *, above: float = 0.0) -> float:
         """A finite number greater than `above`; without a default the field is required."""
@@ -57,7 +88,7 @@ class Fields:
 
     def optional_number(self, name: str) -> float | None:
         """A finite number of at least 0, or None if the field is absent or null."""
-        number = self._values.get(name)
+        number = self._value(name)
         if number is None:
             return None
         if not _is_number(number) or not 0 <= number < 1e30:
@@ -78,7 +109,7 @@ class Fields:
 
     def optional_texts(self, name: str) -> list[str] | None:
         """A list of strings, or None if the field is absent or null."""
-        value = self._values.get(name)
+        value = self._value(name)
         if value is None:
             return None
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -94,18 +125,22 @@ class Fields:
 
     def mapping(self, name: str) -> Config | None:
         """A JSON object, or None if the field is absent, null or empty."""
-        value = self._values.get(name)
+        value = self._value(name)
         if value is not None and not isinstance(value, dict):
             raise self.wrong(name, "an object")
         return value or None
 
     def wrong(self, name: str, expected: str) -> BadModelFiles:
-        value = self._values.get(name)
+        value = self._value(name)
         found = "missing" if value is None else shown(value)
         return BadModelFiles(f"{self._where}: {name} is {found}, expected {expected}")
 
+    def _value(self, name: str) -> Any:
+        self._asked.add(name)
+        return self.values.get(name)
+
     def _or_default(self, name: str, default: object) -> Any:
-        value = self._values.get(name)
+        value = self._value(name)
         return default if value is None else value
 
 

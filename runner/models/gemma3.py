@@ -51,12 +51,9 @@ class Gemma3Config:
     logit_cap: float | None
 
     @classmethod
-    def read(cls, config: Config) -> Gemma3Config:
-        text = Fields(config).mapping("text_config")
-        fields = Fields(
-            _text_fields(config if text is None else text),
-            "config.json" if text is None else "config.json: text_config",
-        )
+    def read(cls, fields: Fields) -> Gemma3Config:
+        fields = fields.section("text_config") or fields
+        fields = fields.over(_text_fields(fields.values))
         refuse_unsupported(fields)
         decoder = DecoderConfig.read(fields, positions=131_072, kv_heads=4, head_dim=256)
         window = read_sliding_window(fields)
@@ -198,13 +195,13 @@ class Decoder(layers.Decoder):
 
 
 class Model(CausalLM):
-    def __init__(self, config: Config) -> None:
-        read = Gemma3Config.read(config)
+    def __init__(self, fields: Fields) -> None:
+        read = Gemma3Config.read(fields)
         ropes = {kind: Rope(rope, read.decoder.head_dim) for kind, rope in read.ropes.items()}
         blocks = [Block(read, ropes[kind]) for kind in read.kinds]
         super().__init__(read.decoder, blocks, read.windows, Decoder)
         self._logit_cap = read.logit_cap
-        self._multimodal = Fields(config).mapping("text_config") is not None
+        self._multimodal = fields.mapping("text_config") is not None
 
     def logits(self, hidden: mx.array) -> mx.array:
         logits = super().logits(hidden)

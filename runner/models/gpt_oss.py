@@ -54,8 +54,8 @@ class GptOssConfig:
     limit: float
 
     @classmethod
-    def read(cls, config: Config) -> GptOssConfig:
-        fields = Fields(_with_defaults(config))
+    def read(cls, fields: Fields) -> GptOssConfig:
+        fields = fields.over(_with_defaults(fields.values))
         head_dim = None if "head_dim" in fields else 64  # null means hidden_size / heads
         decoder = DecoderConfig.read(fields, positions=131_072, kv_heads=8, head_dim=head_dim)
         experts = fields.integer(
@@ -153,8 +153,8 @@ def block(config: GptOssConfig, rope: Rope) -> Block:
 
 
 class Model(CausalLM):
-    def __init__(self, config: Config) -> None:
-        read = GptOssConfig.read(config)
+    def __init__(self, fields: Fields) -> None:
+        read = GptOssConfig.read(fields)
         rope = Rope(read.rope, read.decoder.head_dim)
         super().__init__(read.decoder, [block(read, rope) for _ in read.windows], read.windows)
 

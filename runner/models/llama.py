@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.errors import UnsupportedModel
-from runner.models.base import Config
 from runner.models.config import DecoderConfig, Fields
 from runner.models.layers import Attention, Block, CausalLM, GatedMLP
 from runner.models.rope import Rope, RopeConfig
@@ -22,8 +21,7 @@ class LlamaConfig:
     mlp_bias: bool
 
     @classmethod
-    def read(cls, config: Config) -> LlamaConfig:
-        fields = Fields(config)
+    def read(cls, fields: Fields) -> LlamaConfig:
         refuse_sliding_layers(fields)
         decoder = DecoderConfig.read(fields, positions=2048)
         return cls(
@@ -59,8 +57,8 @@ def block(config: LlamaConfig, rope: Rope) -> Block:
 class Model(CausalLM):
     """Every layer sees all positions. `rename` is CausalLM's: checkpoint keys are attribute paths already."""
 
-    def __init__(self, config: Config) -> None:
-        read = LlamaConfig.read(config)
+    def __init__(self, fields: Fields) -> None:
+        read = LlamaConfig.read(fields)
         rope = Rope(read.rope, read.decoder.head_dim)
         layers = read.decoder.num_hidden_layers
         blocks = [block(read, rope) for _ in range(layers)]

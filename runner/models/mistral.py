@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.models.base import Config
 from runner.models.config import FULL, SLIDING, DecoderConfig, Fields, read_sliding_window, read_windows
 from runner.models.layers import Attention, Block, CausalLM, GatedMLP
 from runner.models.rope import Rope, RopeConfig
@@ -24,8 +23,7 @@ class MistralConfig:
     windows: tuple[int | None, ...]
 
     @classmethod
-    def read(cls, config: Config) -> MistralConfig:
-        fields = Fields(config)
+    def read(cls, fields: Fields) -> MistralConfig:
         decoder = DecoderConfig.read(fields, positions=131_072, kv_heads=8)
         window = read_sliding_window(fields)
         kind = FULL if window is None else SLIDING
@@ -51,7 +49,7 @@ def block(config: MistralConfig, rope: Rope) -> Block:
 class Model(CausalLM):
     """`rename` is CausalLM's: checkpoint keys are attribute paths already."""
 
-    def __init__(self, config: Config) -> None:
-        read = MistralConfig.read(config)
+    def __init__(self, fields: Fields) -> None:
+        read = MistralConfig.read(fields)
         rope = Rope(read.rope, read.decoder.head_dim)
         super().__init__(read.decoder, [block(read, rope) for _ in read.windows], read.windows)

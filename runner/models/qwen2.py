@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.models.base import Config
 from runner.models.config import (
     FULL,
     MAX_LAYERS,
@@ -30,8 +29,8 @@ class Qwen2Config:
     windows: tuple[int | None, ...]
 
     @classmethod
-    def read(cls, config: Config) -> Qwen2Config:
-        fields = Fields(config)
+    def read(cls, fields: Fields) -> Qwen2Config:
+        fields.ignore("attention_bias", "qkv_bias", "use_qkv_bias")  # its biases are where they are
         decoder = DecoderConfig.read(fields, positions=32_768, kv_heads=32)
         return cls(
             decoder=decoder,
@@ -65,7 +64,7 @@ def block(config: Qwen2Config, rope: Rope) -> Block:
 class Model(CausalLM):
     """`rename` is CausalLM's: checkpoint keys are attribute paths already."""
 
-    def __init__(self, config: Config) -> None:
-        read = Qwen2Config.read(config)
+    def __init__(self, fields: Fields) -> None:
+        read = Qwen2Config.read(fields)
         rope = Rope(read.rope, read.decoder.head_dim)
         super().__init__(read.decoder, [block(read, rope) for _ in read.windows], read.windows)

@@ -13,7 +13,6 @@ import mlx.core as mx
 
 from runner.cache.base import LayerCache, Mask
 from runner.models import layers, nn
-from runner.models.base import Config
 from runner.models.config import DecoderConfig, Fields
 from runner.models.layers import Block, CausalLM, GatedMLP
 from runner.models.qwen2 import read_upper_windows
@@ -28,8 +27,8 @@ class Qwen3Config:
     windows: tuple[int | None, ...]
 
     @classmethod
-    def read(cls, config: Config) -> Qwen3Config:
-        fields = Fields(config)
+    def read(cls, fields: Fields) -> Qwen3Config:
+        ignore_norms(fields)
         decoder = DecoderConfig.read(fields, positions=32_768, kv_heads=32, head_dim=128)
         return cls(
             decoder=decoder,
@@ -37,6 +36,11 @@ class Qwen3Config:
             attention_bias=fields.flag("attention_bias", False),
             windows=read_upper_windows(fields, decoder),
         )
+
+
+def ignore_norms(fields: Fields) -> None:
+    """Its norms are where they are; Qwen3-Coder's files say so in words."""
+    fields.ignore("qk_layernorm", "qk_norm", "use_qk_norm")
 
 
 class Attention(layers.Attention):
@@ -64,7 +68,7 @@ def block(config: Qwen3Config, rope: Rope) -> Block:
 class Model(CausalLM):
     """`rename` is CausalLM's: checkpoint keys are attribute paths already."""
 
-    def __init__(self, config: Config) -> None:
-        read = Qwen3Config.read(config)
+    def __init__(self, fields: Fields) -> None:
+        read = Qwen3Config.read(fields)
         rope = Rope(read.rope, read.decoder.head_dim)
         super().__init__(read.decoder, [block(read, rope) for _ in read.windows], read.windows)

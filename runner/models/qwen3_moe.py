@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from runner.errors import BadModelFiles
-from runner.models.base import Config
 from runner.models.config import (
     FULL,
     MAX_EXPERTS,
@@ -26,7 +25,7 @@ from runner.models.config import (
 )
 from runner.models.layers import Block, CausalLM, GatedMLP
 from runner.models.moe import SparseMLP, join_experts
-from runner.models.qwen3 import Attention, Qwen3Config
+from runner.models.qwen3 import Attention, Qwen3Config, ignore_norms
 from runner.models.rope import Rope, RopeConfig
 
 
@@ -40,8 +39,8 @@ class Qwen3MoeConfig:
     sparse: tuple[bool, ...]  # for each layer whether its MLP is a mixture
 
     @classmethod
-    def read(cls, config: Config) -> Qwen3MoeConfig:
-        fields = Fields(config)
+    def read(cls, fields: Fields) -> Qwen3MoeConfig:
+        ignore_norms(fields)
         decoder = DecoderConfig.read(fields, positions=32_768, kv_heads=4)
         experts = read_experts(fields)
         active = fields.integer("num_experts_per_tok", 8, high=MAX_EXPERTS)
@@ -106,8 +105,8 @@ def block(config: Qwen3MoeConfig, rope: Rope, layer: int) -> Block:
 class Model(CausalLM):
     """Checkpoint keys are attribute paths once the experts are joined."""
 
-    def __init__(self, config: Config) -> None:
-        read = Qwen3MoeConfig.read(config)
+    def __init__(self, fields: Fields) -> None:
+        read = Qwen3MoeConfig.read(fields)
         decoder = read.dense.decoder
         rope = Rope(read.dense.rope, decoder.head_dim)
         blocks = [block(read, rope, layer) for layer in range(decoder.num_hidden_layers)]

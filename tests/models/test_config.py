@@ -11,6 +11,7 @@ import pytest
 from runner.errors import BadModelFiles, LoadError, UnsupportedModel
 from runner.models import ARCHITECTURES, build
 from runner.models.base import Config, Model
+from runner.models.config import Fields
 from runner.models.gpt_oss import GptOssConfig
 from tests.models.reference import TINY
 
@@ -275,7 +276,7 @@ def test_a_broken_field_of_gpt_oss_is_named_with_its_value(changes: Config, mess
 def test_gpt_oss_absent_fields_have_the_defaults_of_transformers() -> None:
     """Read in GptOssConfig of transformers 5.23; mlx-lm has no scaled rope by default."""
     sizes = {name: TINY[name] for name in REQUIRED} | {"num_attention_heads": 16}
-    read = GptOssConfig.read({**sizes, "architectures": ["GptOssForCausalLM"]})
+    read = GptOssConfig.read(Fields({**sizes, "architectures": ["GptOssForCausalLM"]}))
     decoder = read.decoder
     assert (decoder.num_key_value_heads, decoder.head_dim, decoder.rms_norm_eps) == (8, 64, 1e-5)
     assert (decoder.max_position_embeddings, read.windows) == (131_072, (128, None))

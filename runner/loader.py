@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from runner import device, models, quantization
 from runner.cache.prefix import PrefixCache
 from runner.engine import LoadedModel
 from runner.errors import BadModelFiles
+from runner.evaluation import Progress, evaluate
 from runner.models import nn
 from runner.models.base import Model
 from runner.models.packed import replace
@@ -32,11 +33,6 @@ from runner.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[float], None]
-"""Called with the share of the weights that is in memory, 0.0 ... 1.0."""
-
-# Per step of progress; it bounds what is held twice while dtypes are converted.
-EVALUATE_BYTES = 256 * 1024 * 1024
 NAMED_AT_MOST = 5  # tensors in an error message
 # Of the memory, for weights dequantized on a CPU; the rest is for caches and everybody else.
 DENSE_SHARE = 0.6
@@ -193,26 +189,10 @@ def _refuse(what: str, names: list[str]) -> None:
 
 
 def _evaluate(weights: dict[str, mx.array], progress: Progress) -> None:
-    total = sum(array.nbytes for array in weights.values())
-    done, group, size = 0, [], 0
-    for array in weights.values():
-        group.append(array)
-        size += array.nbytes
-        if size >= EVALUATE_BYTES:
-            done += _evaluate_group(group, size)
-            progress(done / total)
-            group, size = [], 0
-    _evaluate_group(group, size)
-    progress(1.0)
-
-
-def _evaluate_group(group: list[mx.array], size: int) -> int:
     try:
-        mx.eval(group)
+        evaluate(weights, progress)
     except RuntimeError as error:
         raise BadModelFiles(f"weights cannot be read: {error}") from None
-    device.release_buffers()
-    return size
 
 
 def _fingerprint(path: Path) -> tuple[int, int, int, int]:

@@ -49,8 +49,7 @@ def test_a_whole_directory_loads_with_its_name_and_limits(folder: Path) -> None:
     assert (model.name, model.architecture, model.context_length) == ("tiny", "LlamaForCausalLM", 512)
 
 
-def test_progress_rises_to_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.loader.EVALUATE_BYTES", 50_000)
+def test_progress_rises_to_one(folder: Path) -> None:
     seen: list[float] = []
     load(open_model(str(folder)), seen.append)
     assert seen == sorted(seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -181,6 +182,19 @@ def test_a_model_is_replaced_as_a_whole_and_a_failed_load_changes_nothing(
     worker.load(str(two)).result(WAIT_S)
     assert (worker.status.model, worker.status.context_length) == ("two", 64)
     assert worker.status.memory > 0
+
+
+@pytest.mark.slow
+def test_the_progress_of_a_load_is_seen_while_it_goes_on(worker: Worker, big_model: Path) -> None:
+    loading = worker.load(str(big_model))
+    seen = [worker.status.progress]
+    while not loading.done():
+        seen.append(worker.status.progress)
+        time.sleep(0.001)
+    loading.result()
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 5
+    assert worker.status.progress == 100
 
 
 def test_unloading_frees_the_model(worker: Worker, tmp_path: Path) -> None:

@@ -125,11 +125,12 @@ HARMLESS = (
     *("architectures", "auto_map", "dtype", "torch_dtype", "model_type", "name_or_path", "_name_or_path"),
     *("quantization", "quantization_config", "transformers_version"),
     # How it was trained.
-    *("attention_dropout", "hidden_dropout", "initializer_range", "output_router_logits", "pretraining_tp"),
-    *("router_aux_loss_coef",),
+    *("attention_dropout", "hidden_dropout", "id2label", "initializer_range", "label2id"),
+    *("output_router_logits", "pretraining_tp", "problem_type", "router_aux_loss_coef"),
     # How it is run.
     *("_attn_implementation_autoset", "_sliding_window_pattern", "bos_token_id", "cache_implementation"),
-    *("eos_token_id", "pad_token_id", "use_cache"),
+    *("chunk_size_feed_forward", "eos_token_id", "output_attentions", "output_hidden_states", "pad_token_id"),
+    *("return_dict", "use_cache"),
     # What it sees beside text.
     *("audio_config", "boi_token_index", "eoi_token_index", "image_token_index", "mm_tokens_per_image"),
     *("vision_config",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from typing import Any
 
@@ -149,6 +150,31 @@ def test_fields_that_nobody_knows_pass_and_are_logged(caplog: pytest.LogCaptureF
 
 def test_no_field_is_in_both_tables() -> None:
     assert not HARMLESS_AT.keys() & set(HARMLESS)
+
+
+CLASSES = {
+    "Gemma3ForCausalLM": "Gemma3TextConfig",
+    "Gemma3ForConditionalGeneration": "Gemma3Config",
+    "GptOssForCausalLM": "GptOssConfig",
+    "LlamaForCausalLM": "LlamaConfig",
+    "MistralForCausalLM": "MistralConfig",
+    "Qwen2ForCausalLM": "Qwen2Config",
+    "Qwen3ForCausalLM": "Qwen3Config",
+    "Qwen3MoeForCausalLM": "Qwen3MoeConfig",
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_field_of_transformers_is_read_or_known_to_be_harmless(
+    architecture: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What its configuration class writes, the defaults of all models included."""
+    configuration = getattr(importlib.import_module("transformers"), CLASSES[architecture])
+    with caplog.at_level(logging.DEBUG):
+        build({**configuration().to_dict(), "architectures": [architecture]})
+    unread: list[Any] = [r for r in caplog.records if r.getMessage() == "Config fields not read"]
+    # Qwen's window is looked at only where it is used.
+    assert [record.fields for record in unread if record.fields != "sliding_window"] == []
 
 
 def published(architecture: str, **fields: Any) -> Config:

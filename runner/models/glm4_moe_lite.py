@@ -23,7 +23,6 @@ from runner import quantization
 from runner.cache.base import LayerCache, Mask
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.models import nn
-from runner.models.base import Config
 from runner.models.config import (
     MAX_EXPERTS,
     MAX_LAYERS,
@@ -55,6 +54,7 @@ class AttentionConfig:
 
     @classmethod
     def read(cls, fields: Fields, positions: int) -> AttentionConfig:
+        fields.ignore("qk_head_dim")  # it is the sum of two others
         # transformers reads both names.
         width = fields.integer("head_dim", 64, high=MAX_WIDTH)
         rotated = fields.integer("qk_rope_head_dim", width, high=MAX_WIDTH)
@@ -157,10 +157,11 @@ class Glm4MoeLiteConfig:
     drafting: int  # layers behind the last, which only guess at further tokens
 
     @classmethod
-    def read(cls, config: Config) -> Glm4MoeLiteConfig:
-        eps = DEFAULT_EPS if config.get("rms_norm_eps") is None else config["rms_norm_eps"]
+    def read(cls, fields: Fields) -> Glm4MoeLiteConfig:
+        given = fields.values.get("rms_norm_eps")
+        eps = DEFAULT_EPS if given is None else given
         # Keys and values are those of the latent, whatever num_key_value_heads says.
-        fields = Fields({**config, "rms_norm_eps": eps, "num_key_value_heads": None})
+        fields = fields.over({**fields.values, "rms_norm_eps": eps, "num_key_value_heads": None})
         decoder = DecoderConfig.read(
             fields, positions=202_752, head_dim=64
         )  # its width of a head is not used
@@ -337,8 +338,8 @@ def block(config: Glm4MoeLiteConfig, rope: Rope, layer: int) -> Block:
 
 
 class Model(CausalLM):
-    def __init__(self, config: Config) -> None:
-        read = Glm4MoeLiteConfig.read(config)
+    def __init__(self, fields: Fields) -> None:
+        read = Glm4MoeLiteConfig.read(fields)
         rope = Rope(read.attention.rope, read.attention.rotated)
         layers = range(read.decoder.num_hidden_layers)
         super().__init__(read.decoder, [block(read, rope, layer) for layer in layers], [None] * len(layers))

@@ -10,6 +10,7 @@ import pytest
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.models import build
 from runner.models.base import Config
+from runner.models.config import Fields
 from runner.models.glm4_moe_lite import Attention, ExpertsConfig, Glm4MoeLiteConfig, Router
 from tests.models.reference import TINY, Case, Reference, difference, feed, load, some_tokens
 from tests.models.test_architectures import CASES
@@ -86,7 +87,7 @@ def test_values_of_no_width_survive_growth_and_a_rewind() -> None:
 
 def router(**changes: Any) -> Router:
     fields = {"n_routed_experts": 6, "num_experts_per_tok": 2, "routed_scaling_factor": 1.5, **changes}
-    made = Router(4, Glm4MoeLiteConfig.read({**GLM, **fields}).experts)
+    made = Router(4, Glm4MoeLiteConfig.read(Fields({**GLM, **fields})).experts)
     made.weight = noise(6, 4, seed=1)
     return made
 
@@ -228,7 +229,7 @@ def test_a_broken_field_is_named_with_its_value(changes: Config, message: str) -
 def test_absent_fields_have_the_defaults_of_transformers() -> None:
     """Read in Glm4MoeLiteConfig of transformers 5.23; mlx-lm's theta is another."""
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    read = Glm4MoeLiteConfig.read({name: TINY[name] for name in names})
+    read = Glm4MoeLiteConfig.read(Fields({name: TINY[name] for name in names}))
     attention = read.attention
     assert (read.decoder.max_position_embeddings, read.decoder.rms_norm_eps) == (202_752, 1e-5)
     assert not read.decoder.tie_word_embeddings
@@ -243,11 +244,11 @@ def test_absent_fields_have_the_defaults_of_transformers() -> None:
 
 
 def test_null_is_no_default_where_it_means_something() -> None:
-    read = Glm4MoeLiteConfig.read({**GLM, "q_lora_rank": None, "n_shared_experts": None})
+    read = Glm4MoeLiteConfig.read(Fields({**GLM, "q_lora_rank": None, "n_shared_experts": None}))
     assert (read.attention.query_rank, read.experts.shared) == (None, 0)
 
 
 def test_the_rotated_part_goes_by_two_names() -> None:
     config = {name: value for name, value in GLM.items() if name != "qk_rope_head_dim"}
-    assert Glm4MoeLiteConfig.read(config).attention.rotated == TINY["head_dim"]
-    assert Glm4MoeLiteConfig.read(GLM).attention.rotated == 8
+    assert Glm4MoeLiteConfig.read(Fields(config)).attention.rotated == TINY["head_dim"]
+    assert Glm4MoeLiteConfig.read(Fields(GLM)).attention.rotated == 8

@@ -26,6 +26,16 @@ LETTERS = "abcd"  # few, so that prompts share prefixes by chance too
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {},
+    "recurrent": {
+        "architectures": ["Qwen3NextForCausalLM"],
+        "full_attention_interval": 2,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 6,
+        "head_dim": 8,
+        "num_experts": 0,
+    },
     "rotating": {
         "architectures": ["Gemma3ForCausalLM"],
         "head_dim": 8,

@@ -5,8 +5,9 @@ fade and then replaces what stands under k, in part, by v; its answer is what st
 
     S <- a S        S <- S + k^T b (v - k S)        y = q S
 
-`sequential` is just that, position by position. It is done in float32, whatever the layers around compute in, since
-S is rounded at every position of the sequence.
+`sequential` is just that, position by position; it decodes. `chunked` gives the same for T positions at once, by
+matrix products (Yang et al. 2024, arXiv 2406.06484); it prefills. Both are in float32, whatever the layers around
+compute in, since S is rounded at every step of the sequence.
 
 Letters of its own, beside those of `models/base.py`:
 
@@ -27,7 +28,8 @@ import mlx.core as mx
 from runner.cache.base import State, StateCache
 from runner.models import nn
 
-CHUNK = 64  # positions
+CHUNK = 32  # positions, T; a power of 2
+SEQUENTIAL_UP_TO = 4  # positions; beyond, a chunk costs less, however little of it is used
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,64 @@ def sequential(
         memory = memory + key.swapaxes(-1, -2) @ change
         answers.append(queries[:, :, t, None] @ memory)
     return mx.concatenate(answers, axis=2), memory
+
+
+def chunked(
+    queries: mx.array, keys: mx.array, values: mx.array, decay: mx.array, rate: mx.array, memory: mx.array
+) -> tuple[mx.array, mx.array]:
+    """`sequential`'s arguments and results.
+
+    With S the memory before a chunk and faded(i,j) the product of the decays of (j,i], position i writes
+
+        write(i) = b(i) (v(i) - faded(i,0) k(i) S - sum over j < i of faded(i,j) k(i) k(j)^T write(j))
+
+    which is a unit triangular system for all writes of the chunk at once. Its inverse does not depend on S, so all
+    chunks are solved together; only what is left, two products with S for a chunk, goes one by one.
+    """
+    batch, heads, length, _ = keys.shape
+    missing = -length % CHUNK  # filled up with positions that fade nothing and write nothing
+
+    def cut(x: mx.array) -> mx.array:
+        """[B,H,L,..] -> [B,H,N,T,..]."""
+        padded = mx.pad(x, [(0, 0), (0, 0), (0, missing), *[(0, 0)] * (x.ndim - 3)])
+        return padded.reshape(batch, heads, -1, CHUNK, *x.shape[3:])
+
+    queries, keys, values, decay, rate = (cut(x) for x in (queries, keys, values, decay, rate))
+    decay, rate = decay[..., None], rate[..., None]  # [B,H,N,T,1]
+    since_start = mx.exp(mx.cumsum(decay, axis=-2))
+    # What (j,i] fades is summed up by itself: as a difference of two sums a small decay is lost beside a large one.
+    before = mx.tril(mx.ones((CHUNK, CHUNK), mx.bool_), -1)  # [T,T]
+    faded = mx.tril(mx.exp(mx.cumsum(mx.where(before, decay, 0), axis=-2)))  # [B,H,N,T,T]
+    across = keys.swapaxes(-1, -2)  # [B,H,N,P,T]
+    solved = inverse(mx.tril(rate * (keys @ across) * faded, -1))  # [B,H,N,T,T]
+    fresh = solved @ (rate * values)  # [B,H,N,T,Q]: the writes if S were 0
+    corrected = solved @ (rate * since_start * keys)  # [B,H,N,T,P]: what S takes from them
+    scores = (queries @ across) * faded  # [B,H,N,T,T]
+    queries = queries * since_start
+    across = across * faded[..., -1:, :]
+    kept = since_start[..., -1:, :]  # [B,H,N,1,1]
+    answers = []
+    for n in range(keys.shape[2]):
+        writes = fresh[:, :, n] - corrected[:, :, n] @ memory  # [B,H,T,Q]
+        answers.append(queries[:, :, n] @ memory + scores[:, :, n] @ writes)
+        memory = memory * kept[:, :, n] + across[:, :, n] @ writes
+    return mx.concatenate(answers, axis=2)[:, :, :length], memory
+
+
+def inverse(lower: mx.array) -> mx.array:
+    """The inverse of 1 + a strictly lower triangular matrix [..,T,T], by halves: as exact as one by rows would be,
+    where the shorter way by powers of the matrix loses everything to keys that repeat.
+    """
+    size = lower.shape[-1]
+    if size == 2:
+        return mx.eye(2) - lower
+    half = size // 2
+    diagonal = mx.stack([lower[..., :half, :half], lower[..., half:, half:]], axis=-3)
+    both = inverse(diagonal)
+    top, bottom = both[..., 0, :, :], both[..., 1, :, :]
+    corner = -(bottom @ lower[..., half:, :half] @ top)
+    upper = mx.concatenate([top, mx.zeros_like(top)], axis=-1)
+    return mx.concatenate([upper, mx.concatenate([corner, bottom], axis=-1)], axis=-2)
 
 
 class CausalConv(nn.Module):
@@ -117,7 +177,8 @@ class GatedDeltaNet(nn.Module):
         rate = mx.sigmoid(raw_rate).astype(mx.float32).transpose(0, 2, 1)  # [B,H,L]
         steps = mx.logaddexp(raw_decay.astype(mx.float32) + self.dt_bias, 0.0)  # softplus
         decay = (-mx.exp(self.A_log.astype(mx.float32)) * steps).transpose(0, 2, 1)  # [B,H,L]
-        answers, memory = sequential(queries, keys, values, decay, rate, memory)
+        rule = sequential if length <= SEQUENTIAL_UP_TO else chunked
+        answers, memory = rule(queries, keys, values, decay, rate, memory)
         # Contiguous, since a slice would hold on to all of `seen`.
         cache.replace((mx.contiguous(seen[:, length:]), memory), length)
         answers = answers.transpose(0, 2, 1, 3).astype(x.dtype)  # [B,L,H,Q]

@@ -147,6 +147,9 @@ def test_half_precision_stays_half_and_the_state_float32(case: Case) -> None:
     caches = model.make_caches()
     hidden = model(mx.array([TOKENS]), caches)
     assert hidden.dtype == mx.bfloat16
+    linear = model.model.layers[0].linear_attn
+    heads = linear._heads(mx.zeros((1, 2, linear.config.channels), mx.bfloat16))
+    assert {part.dtype for part in heads} == {mx.float32}, "normed in float32, too"
     tail, memory = caches[0].state
     assert (tail.dtype, memory.dtype) == (mx.bfloat16, mx.float32)
     assert tail.shape == (1, 3, 2 * 3 * 16 + 6 * 12)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import pytest
 
 from runner.errors import BadModelFiles
+from runner.loader import load
 from runner.models import build
-from runner.models.base import Model
+from runner.models.base import Config, Model
+from runner.store.resolve import open_model
+from tests import tiny
 from tests.models.reference import Case, Reference, difference, feed, some_tokens
 from tests.models.test_architectures import LINEAR, MIXTURE
 
@@ -32,6 +37,19 @@ def loaded(case: Case, weights: dict[str, mx.array]) -> Model:
 def is_the_reference(case: Case, weights: dict[str, mx.array], reference: Reference) -> bool:
     model = loaded(case, weights)
     return difference(feed(model, model.make_caches(), TOKENS), reference.logits(TOKENS)) < 1e-4
+
+
+def gate_and_up_together(reference: Reference) -> dict[str, mx.array]:
+    """As transformers 5 writes experts; Qwen3.5 was published so."""
+    made = {name: array for name, array in reference.checkpoint().items() if ".experts." not in name}
+    for layer in range(2):
+        path = f"model.layers.{layer}.mlp"
+        gate, up, down = (
+            reference.weights[f"{path}.switch_mlp.{name}_proj.weight"] for name in ("gate", "up", "down")
+        )
+        made[f"{path}.experts.gate_up_proj"] = mx.concatenate([gate, up], axis=1)
+        made[f"{path}.experts.down_proj"] = down
+    return made
 
 
 @CASES
@@ -80,17 +98,8 @@ def test_vision_and_further_tokens_are_dropped_and_nothing_else(
 
 @pytest.mark.parametrize("case", [NEXT, SPARSE], ids=lambda case: case.name)
 def test_experts_with_gate_and_up_in_one_tensor_are_the_same(case: Case) -> None:
-    """transformers 5 writes them so, the norms around 0 as ever."""
     reference = Reference(case)
-    weights = reference.checkpoint()
-    for layer in range(2):
-        path = f"model.layers.{layer}.mlp"
-        gate, up, down = (
-            reference.weights[f"{path}.switch_mlp.{name}_proj.weight"] for name in ("gate", "up", "down")
-        )
-        weights = {name: array for name, array in weights.items() if f"{path}.experts." not in name}
-        weights[f"{path}.experts.gate_up_proj"] = mx.concatenate([gate, up], axis=1)
-        weights[f"{path}.experts.down_proj"] = down
+    weights = gate_and_up_together(reference)
     assert is_the_reference(case, weights, reference)
     twice = {f"model.layers.1.mlp.experts.{name}.weight": mx.zeros(3) for name in ("up_proj", "down_proj")}
     with pytest.raises(BadModelFiles, match="there twice"):
@@ -158,3 +167,50 @@ def test_half_precision_stays_half_and_the_state_float32(case: Case) -> None:
     whole = reference.logits(TOKENS)
     off = difference(model.logits(hidden)[0].astype(mx.float32), whole)
     assert off < 0.1 * difference(whole, mx.zeros_like(whole))
+
+
+@pytest.mark.parametrize("kind", ["qwen3_next", "qwen3_5", "qwen3_5_moe"])
+def test_a_published_checkpoint_and_what_mlx_lm_makes_of_it(tmp_path: Path, kind: str) -> None:
+    """Read from the disk by both; mixed bits for router and gate, packed and not."""
+    from mlx_lm.convert import convert
+    from mlx_lm.utils import load_model
+
+    published, made = tmp_path / "published", tmp_path / "made"
+    case = Case(f"{kind} published", PUBLISHED[kind], {**ROOMY, "num_experts": 0 if kind == "qwen3_5" else 5})
+    tiny.write(published)  # for its tokenizer
+    config = {**case.config, "model_type": kind}
+    (published / "config.json").write_text(json.dumps(config))
+    reference = Reference(case)
+    weights = gate_and_up_together(reference) if kind == "qwen3_5_moe" else reference.checkpoint()
+    mx.save_safetensors(str(published / "model.safetensors"), weights)
+    convert(str(published), str(made), quantize=True, q_group_size=32, q_bits=4, dtype="bfloat16")
+    for folder, packed in ((published, False), (made, False), (made, True)):
+        theirs, _ = load_model(folder)
+        theirs.set_dtype(mx.float32)
+        model = load(open_model(str(folder)), lambda share: None, packed=packed).model
+        ours = feed(model, model.make_caches(), TOKENS)
+        assert difference(ours, theirs(mx.array([TOKENS]))[0]) < 1e-4
+
+
+PUBLISHED = {
+    "qwen3_next": "Qwen3NextForCausalLM",
+    "qwen3_5": "Qwen3_5ForConditionalGeneration",
+    "qwen3_5_moe": "Qwen3_5MoeForCausalLM",
+}
+ROOMY: Config = {  # for groups of 32
+    **BOTH,
+    "head_dim": 32,
+    "num_key_value_heads": 2,
+    "num_attention_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "linear_conv_kernel_dim": 4,
+    "moe_intermediate_size": 64,
+    "shared_expert_intermediate_size": 64,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5},
+}

@@ -71,7 +71,7 @@ def generate(
     # 5. ids -> caches that already hold as many of them as possible
     with loaded.prefix.session(prompt, len(prompt) + min(limit, RESERVE_AT_MOST)) as session:
         meter.prompt, meter.cached = len(prompt), session.matched
-        # 6. all ids but the last, chunk by chunk
+        # 6. all ids but the last (or the last few), chunk by chunk
         ready = prefill(loaded, session, cancelled, housekeep)
         end: End = "length" if ready else "cancelled"
         # 7. one id per step
@@ -110,19 +110,22 @@ def token_limit(prompt_tokens: int, max_tokens: int | None, context_length: int)
 
 
 def prefill(loaded: LoadedModel, session: Session, cancelled: Flag, housekeep: Callable[[], None]) -> bool:
-    """Forward all of the prompt but its last token; False if cancelled between two chunks.
+    """Forward all of the prompt but its tail; False if cancelled between two chunks.
 
     Each chunk is evaluated before the next one is built, so a cancelled prefill leaves whole chunks behind.
     """
-    ids, chunk = session.remaining[:-1], loaded.prefill_chunk
+    ids, chunk = session.remaining[: -session.tail], loaded.prefill_chunk
     for start in range(0, len(ids), chunk):
         if cancelled.is_set():
             return False
         if len(ids) > chunk:
-            log.info("Prompt processing progress", extra={"processed": start, "total": len(ids) + 1})
+            log.info(
+                "Prompt processing progress", extra={"processed": start, "total": len(session.remaining)}
+            )
         loaded.model(mx.array([ids[start : start + chunk]]), session.caches)
         mx.eval([array for cache in session.caches for array in cache.arrays()])
         housekeep()
+    session.checkpoint()
     return not cancelled.is_set()
 
 
@@ -131,7 +134,7 @@ def decode(loaded: LoadedModel, session: Session, sampler: Sampler, limit: int) 
 
     Raises RunnerError if the first logits are not finite: broken weights would talk nonsense for ever.
     """
-    logits = forward(loaded, session, mx.array([session.remaining[-1:]]))
+    logits = forward(loaded, session, mx.array([session.remaining[-session.tail :]]))
     finite = mx.isfinite(logits).all()
     draw = sampler(logits)
     begin(finite, *draw.arrays())

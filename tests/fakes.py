@@ -7,9 +7,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from runner.cache.base import LayerCache
+from runner.cache.base import Caches, Storage
 from runner.cache.kv import KVCache
 from runner.cache.prefix import PrefixCache
+from runner.cache.recurrent import RecurrentCache
 from runner.engine import LoadedModel
 from runner.models.base import Model
 from runner.tokenizer import Tokenizer
@@ -35,12 +36,12 @@ class ScriptedModel:
         self.fail_at: int | None = None
         self.forwarded: list[int] = []  # lengths of the forwards
 
-    def __call__(self, tokens: mx.array, caches: Sequence[LayerCache]) -> mx.array:
+    def __call__(self, tokens: mx.array, caches: Caches) -> mx.array:
         offset, length = caches[0].offset, tokens.shape[1]
         self.forwarded.append(length)
-        for cache in caches:
-            keys = tokens.astype(mx.float32).reshape(1, 1, length, 1)
-            cache.update(keys, keys)
+        keys = tokens.astype(mx.float32).reshape(1, 1, length, 1)
+        for layer, cache in enumerate(caches):
+            self.write(layer, cache, keys)
             if self.fail_at is not None and cache.offset > self.fail_at:
                 raise RuntimeError("[metal::malloc] Attempting to allocate 99 bytes\nwhich is too much")
         return mx.arange(offset, offset + length).reshape(1, length, 1)
@@ -52,7 +53,10 @@ class ScriptedModel:
         logits = (mx.arange(self.vocab_size) == chosen[:, None]) * 10.0
         return logits.reshape(1, len(rows), self.vocab_size)
 
-    def make_caches(self) -> list[LayerCache]:
+    def write(self, layer: int, cache: Any, keys: mx.array) -> None:
+        cache.update(keys, keys)
+
+    def make_caches(self) -> Sequence[Storage]:
         return [KVCache(), KVCache()]
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
@@ -63,6 +67,20 @@ class ScriptedModel:
 
     def load_weights(self, file_or_weights: Any, strict: bool = True) -> Any:
         return self
+
+
+class RecurrentModel(ScriptedModel):
+    """A ScriptedModel whose second layer is recurrent: its state is all tokens so far."""
+
+    def write(self, layer: int, cache: Any, keys: mx.array) -> None:
+        if layer == 0:
+            cache.update(keys, keys)
+        else:
+            before = [cache.state[0]] if cache.state else []
+            cache.replace((mx.concatenate([*before, keys], axis=2),), keys.shape[2])
+
+    def make_caches(self) -> Sequence[Storage]:
+        return [KVCache(), RecurrentCache()]
 
 
 class Alarm:
@@ -97,10 +115,12 @@ def loaded(model: Model, chunk: int = 8) -> LoadedModel:
     )
 
 
-def saying(text: str, prompt: str, context_length: int = 512) -> LoadedModel:
+def saying(
+    text: str, prompt: str, context_length: int = 512, kind: type[ScriptedModel] = ScriptedModel
+) -> LoadedModel:
     """A loaded model that answers `prompt` with `text`, then EOS."""
     coder = tokenizer()
-    return loaded(ScriptedModel(coder.encode(text), len(coder.encode(prompt)) - 1, context_length))
+    return loaded(kind(coder.encode(text), len(coder.encode(prompt)) - 1, context_length))
 
 
 def request(prompt: str, **fields: Any) -> GenerateRequest:
@@ -111,7 +131,7 @@ def text_of(events: Sequence[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Chunk))
 
 
-def held(cache: LayerCache) -> list[int]:
+def held(cache: Storage) -> list[int]:
     """The token ids that a ScriptedModel wrote into a cache and that are still alive."""
     keys = cache.arrays()[0]
     return [int(x) for x in _numbers(keys[0, 0, : cache.offset, 0])]

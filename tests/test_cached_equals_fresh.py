@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from runner import models
-from runner.cache.base import LayerCache
+from runner.cache.base import Caches, Storage
 from runner.cache.prefix import PrefixCache
 from runner.engine import LoadedModel
 from runner.models.base import Model
@@ -42,6 +42,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window_pattern": 2,
     },
     "llama": {},
+    "recurrent": {
+        "architectures": ["Qwen3NextForCausalLM"],
+        "full_attention_interval": 2,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 6,
+        "head_dim": 8,
+        "num_experts": 0,
+    },
     "rotating": {
         "architectures": ["Gemma3ForCausalLM"],
         "head_dim": 8,
@@ -69,7 +79,7 @@ class Recording:
         self.seen: list[mx.array] = []
         self.fail_in: int | None = None  # forwards from now
 
-    def __call__(self, tokens: mx.array, caches: Sequence[LayerCache]) -> mx.array:
+    def __call__(self, tokens: mx.array, caches: Caches) -> mx.array:
         if self.fail_in is not None:
             self.fail_in -= 1
             if self.fail_in < 0:
@@ -86,7 +96,7 @@ class Recording:
         self.seen.append(logits[0, -1])
         return logits
 
-    def make_caches(self) -> list[LayerCache]:
+    def make_caches(self) -> Sequence[Storage]:
         return self.inner.make_caches()
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
@@ -102,6 +112,7 @@ class Recording:
 class _Failing:
     offset = 0
     nbytes = 0
+    checkpointed = False
 
     def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         raise RuntimeError("injected")
@@ -110,6 +121,11 @@ class _Failing:
 
     def rewind(self, to: int) -> bool:
         return True
+
+    def restorable(self, to: int) -> int:
+        return to
+
+    def checkpoint(self) -> None: ...
 
     def reserve(self, total: int) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.cache.base import LayerCache
+from runner.cache.base import LayerCache, Storage
 from runner.cache.kv import KVCache
+from runner.cache.prefix import restorable
+from runner.cache.recurrent import CHECKPOINTS, RecurrentCache
 from runner.cache.rotating import RotatingKVCache
 from runner.cache.windowed import WindowedKVCache
 
@@ -57,6 +60,7 @@ def test_a_storage_shows_what_a_list_would(kind: str, window: int, script: list[
         longest, furthest = max(longest, length), max(furthest, len(held))
         ends = range(len(held) - length + 1, len(held) + 1)
         assert seen == [held[max(0, end - reach) : end] for end in ends]
+        foretells(cache)
         to = max(0, len(held) - back)
         before = cache.offset
         if cache.rewind(to):
@@ -68,6 +72,99 @@ def test_a_storage_shows_what_a_list_would(kind: str, window: int, script: list[
         assert cache.offset == len(held)
         if kind == "rotating":
             assert cache.nbytes <= (2 * window + longest) * 3 * 4, "three numbers of four bytes a row"
+
+
+def foretells(cache: Storage) -> None:
+    """`restorable` says of every position what `rewind` would do. A rewind moves numbers only: a copy is enough."""
+    possible = [to for to in range(cache.offset + 3) if copy.copy(cache).rewind(to)]
+    assert possible[0] == 0
+    assert possible[-1] == cache.offset
+    for to in range(cache.offset + 3):
+        assert cache.restorable(to) == max(position for position in possible if position <= to)
+
+
+def advance(cache: RecurrentCache, numbers: list[int]) -> None:
+    """A state that says what it stands for: all numbers so far."""
+    before: Any = cache.state[0].tolist() if cache.state else []
+    cache.replace((mx.array(before + numbers),), len(numbers))
+
+
+def remembered(cache: RecurrentCache) -> list[int]:
+    state: Any = cache.state[0].tolist() if cache.state else []
+    return list(state)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.tuples(st.integers(1, 5), st.booleans(), st.integers(0, 12)), min_size=1, max_size=12))
+def test_a_recurrent_storage_goes_back_to_what_it_still_holds_and_nowhere_else(
+    script: list[tuple[int, bool, int]],
+) -> None:
+    """Back to the position before the last forward always, and to the last checkpoints."""
+    cache = RecurrentCache()
+    held: list[int] = []
+    written = 0
+    checkpoints: list[int] = []
+    for length, mark, back in script:
+        numbers = list(range(written, written + length))
+        written += length
+        advance(cache, numbers)
+        held += numbers
+        assert remembered(cache) == held
+        foretells(cache)
+        possible = {0, len(held) - length, len(held), *checkpoints}
+        if mark:
+            cache.checkpoint()
+            checkpoints = [position for position in checkpoints if position != len(held)]
+            checkpoints = [*checkpoints, len(held)][-CHECKPOINTS:]
+        to = len(held) - back
+        assert cache.rewind(to) == (to in possible)
+        if to in possible:
+            held, checkpoints = held[:to], [position for position in checkpoints if position <= to]
+        assert (cache.offset, remembered(cache)) == (len(held), held)
+        foretells(cache)
+
+
+def test_a_recurrent_storage_holds_no_more_states_however_long_it_runs() -> None:
+    """The present one, the one before and the checkpoints."""
+    cache = RecurrentCache()
+    for position in range(40):
+        cache.replace((mx.zeros(10), mx.zeros((2, 3))), 1)
+        if position % 7 == 0:
+            cache.checkpoint()
+        assert cache.nbytes <= (2 + CHECKPOINTS) * 16 * 4
+    assert cache.nbytes == (2 + CHECKPOINTS) * 16 * 4
+    assert [array.shape for array in cache.arrays()] == [(10,), (2, 3)]
+
+
+def test_layers_of_different_kinds_go_back_to_where_all_of_them_can() -> None:
+    """Where one can go at most may be too far back for another, which then has to say so in its turn."""
+    plain, recurrent, rotating = KVCache(), RecurrentCache(), RotatingKVCache(8)
+    for start in range(0, 60, 10):
+        numbers = list(range(start, start + 10))
+        write(plain, numbers)
+        write(rotating, numbers)
+        advance(recurrent, numbers)
+        if start == 10:
+            recurrent.checkpoint()
+    caches: list[Storage] = [plain, recurrent, rotating]
+    assert [cache.restorable(58) for cache in caches] == [58, 50, 58]
+    assert restorable(caches, 58) == 50
+    assert [cache.restorable(49) for cache in caches] == [49, 20, 49]
+    assert restorable(caches, 49) == 0, "at 20 the rotating one says no"
+    assert restorable([plain, recurrent], 49) == 20
+    assert all(cache.rewind(50) for cache in caches)
+
+
+def test_the_same_checkpoint_twice_counts_once() -> None:
+    cache = RecurrentCache()
+    advance(cache, [0])
+    cache.checkpoint()
+    advance(cache, [1, 2])
+    cache.checkpoint()
+    cache.checkpoint()
+    advance(cache, [3])
+    advance(cache, [4])
+    assert cache.restorable(2) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

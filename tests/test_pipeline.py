@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mlx.core as mx
 import pytest
 
 from runner.engine import LoadedModel
@@ -9,7 +10,7 @@ from runner.errors import EmptyPrompt, PromptTooLong, RunnerError
 from runner.pipeline import generate
 from runner.types import Chunk, Done, Event, Failed, GenerateRequest, SamplingOptions, Started
 from tests import tiny
-from tests.fakes import Alarm, ScriptedModel, held, loaded, request, saying, text_of
+from tests.fakes import Alarm, RecurrentModel, ScriptedModel, held, loaded, request, saying, text_of
 
 
 def run(model: LoadedModel, wanted: GenerateRequest, cancel_after: int | None = None) -> list[Event]:
@@ -204,3 +205,110 @@ def test_sampling_with_a_seed_repeats_itself() -> None:
     model = saying("abc", "p")
     first = text_of(run(model, request("p", sampling=options, max_tokens=20)))
     assert text_of(run(model, request("p", sampling=options, max_tokens=20))) == first
+
+
+def cached(model: LoadedModel, prompt: str, **fields: int) -> int:
+    """How many tokens of the prompt were there already; the caches are consistent before and after."""
+    entry_is_consistent(model)
+    usage = done(run(model, request(prompt, **fields))).usage
+    entry_is_consistent(model)
+    return usage.cached_tokens
+
+
+def test_a_recurrent_model_forwards_the_prompts_tail_with_the_first_step() -> None:
+    """So that there is a state to come back to before it, at no cost."""
+    model = saying("x", "p" * 20, kind=RecurrentModel)
+    assert text_of(run(model, request("p" * 20))) == "x"
+    assert isinstance(model.model, ScriptedModel)
+    assert model.model.forwarded == [8, 8, 4, 1, 1]
+
+
+def test_a_retry_of_a_recurrent_model_starts_before_the_prompts_tail() -> None:
+    model = saying("an answer", "a prompt", kind=RecurrentModel)
+    assert [cached(model, "a prompt") for _ in range(3)] == [0, 4, 4]
+
+
+def test_the_next_turn_of_a_recurrent_model_keeps_everything() -> None:
+    prompt = "question: "
+    model = saying("answer", prompt, kind=RecurrentModel)
+    assert cached(model, prompt, max_tokens=4) == 0
+    assert cached(model, "question: answer? ", max_tokens=4) == len("question: ans")
+    assert cached(model, "question: answer? more?", max_tokens=4) == len("question: answer? ")
+
+
+@pytest.mark.parametrize("changed", [1, 2, 3, 4])
+def test_a_template_that_writes_the_end_of_the_prompt_anew_costs_a_recurrent_model_its_tail(
+    changed: int,
+) -> None:
+    """As with an opened thought that the next turn leaves out."""
+    prompt = "a question<>--"
+    model = saying("thoughts and answer", prompt, kind=RecurrentModel)
+    cached(model, prompt)
+    assert cached(model, prompt[: len(prompt) - changed] + "answer and so on") == len(prompt) - 4
+
+
+def test_an_edited_last_turn_of_a_recurrent_model_starts_where_that_turn_did() -> None:
+    model = saying("x", "first turn", kind=RecurrentModel)
+    cached(model, "first turn", max_tokens=1)
+    assert cached(model, "first turn, second turn", max_tokens=1) == len("first turn")
+    assert cached(model, "first turn, another turn", max_tokens=1) == len("first turn")
+    assert cached(model, "first two", max_tokens=1) == 0, "there was no checkpoint so early"
+
+
+def test_an_unwanted_last_token_costs_a_recurrent_model_nothing() -> None:
+    """EOS was forwarded, but the next prompt goes on without it."""
+    model = saying("ab", "prompt", kind=RecurrentModel)
+    cached(model, "prompt")
+    assert model.prefix.tokens[-1] == tiny.EOS_ID
+    assert cached(model, "promptab and more") == len("promptab")
+
+
+def test_a_cancelled_prefill_of_a_recurrent_model_is_taken_up_where_it_ended() -> None:
+    model = saying("x", "p" * 30, kind=RecurrentModel)
+    run(model, request("p" * 30), cancel_after=2)
+    assert cached(model, "p" * 30) == 16
+
+
+def test_a_short_prompt_of_a_recurrent_model_is_all_tail() -> None:
+    model = saying("ok", "hey", kind=RecurrentModel)
+    assert text_of(run(model, request("hey"))) == "ok"
+    assert cached(model, "hey") == 0
+    assert cached(model, "heyok, you") == len("heyok")
+
+
+def test_an_entry_that_ran_ahead_goes_back_to_the_furthest_point_that_all_layers_can_restore() -> None:
+    """The pipeline reads every token that it forwards; a session need not."""
+    model = saying("x", "p", kind=RecurrentModel)
+    prefix = model.prefix
+    with prefix.session([1, 2, 3], 9) as session:
+        model.model(mx.array([[1, 2, 3]]), session.caches)
+        session.checkpoint()
+        for token in (4, 5, 6):
+            model.model(mx.array([[token]]), session.caches)
+        session.append(4)
+    assert prefix.tokens == [1, 2, 3]
+    entry_is_consistent(model)
+    with prefix.session([1, 2, 3], 9) as session:
+        assert session.matched == 0, "2 is no position that the recurrent layer holds"
+        model.model(mx.array([[1, 2]]), session.caches)
+        model.model(mx.array([[3]]), session.caches)
+        session.prompt = [1, 2]
+    assert prefix.tokens == [1, 2]
+    entry_is_consistent(model)
+
+
+def test_the_log_says_how_much_more_a_cache_would_have_had(caplog: pytest.LogCaptureFixture) -> None:
+    model = saying("x", "a prompt", kind=RecurrentModel)
+    with caplog.at_level("INFO", "runner.cache.prefix"):
+        for prompt in ("a prompt", "a prompt", "a private one", "a private one and"):
+            run(model, request(prompt))
+    told = [
+        (record.msg, getattr(record, "cached", 0), getattr(record, "shared", None))
+        for record in caplog.records
+    ]
+    assert told == [
+        ("Cache miss", 0, None),
+        ("Cache hit", 4, 7),
+        ("Cache hit", 4, None),
+        ("Cache hit", 13, None),
+    ]

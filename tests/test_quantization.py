@@ -338,6 +338,54 @@ def test_experts_stay_packed_too(tmp_path: Path, how: Quantization, apart: bool)
         assert difference(logits(model, tokens), logits(dense, tokens)) < CLOSE
 
 
+HYBRID: dict[str, Any] = {
+    "tie_word_embeddings": False,
+    "head_dim": 32,
+    "full_attention_interval": 2,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+    "linear_conv_kernel_dim": 4,
+    "partial_rotary_factor": 0.25,
+    "num_experts": 0,
+    "num_experts_per_tok": 1,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.25},
+}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind", "projections"),
+    [
+        ("Qwen3NextForCausalLM", "qwen3_next", {"in_proj_qkvz", "in_proj_ba", "out_proj"}),
+        (
+            "Qwen3_5ForCausalLM",
+            "qwen3_5",
+            {"in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj"},
+        ),
+    ],
+)
+@pytest.mark.parametrize("how", [Quantization(32, 4, "affine"), FLOAT_MODES["mxfp4"]], ids=str)
+def test_projections_of_linear_attention_stay_packed_too(
+    tmp_path: Path, architecture: str, kind: str, projections: set[str], how: Quantization
+) -> None:
+    config = HYBRID | {"architectures": [architecture], "model_type": kind}
+    section = {"group_size": how.group_size, "bits": how.bits, "mode": how.mode}
+    tensors = in_mlx_spelling(floats(**config), lambda path: how)
+    folder = checkpoint(tmp_path / "tiny", tensors, **config, quantization=section)
+    model = loaded(folder, packed=True).model
+    path = "model.layers.0.linear_attn."
+    packed = {name for name in parameters(model) if name.startswith(path) and name.endswith(".scales")}
+    assert packed == {f"{path}{projection}.scales" for projection in projections}
+    expected = mlx_lm_logits(folder)
+    assert difference(logits(loaded(folder).model), expected) < CLOSE
+    assert difference(logits(model), expected) < CLOSE
+
+
 STORE_TYPES = {"affine": "int{bits}", "mxfp4": "MXFP4", "mxfp8": "mxfp8", "nvfp4": "NVFP4"}
 TENSOR, JSON = "application/vnd.ollama.image.tensor", "application/vnd.ollama.image.json"
 

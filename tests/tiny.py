@@ -64,4 +64,6 @@ def weights(config: dict[str, Any], seed: int = 0) -> dict[str, mx.array]:
     for (name, like), key in zip(flat, keys, strict=True):
         noise = mx.random.normal(like.shape, key=key)
         made[name] = 1 + 0.1 * noise if name.endswith("norm.weight") else 0.2 * noise
+        if name.endswith("A_log"):
+            made[name] = made[name] - 3  # a memory of some thirty positions
     return made

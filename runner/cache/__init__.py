@@ -1,1 +1,1 @@
-"""What attention remembers: one storage per layer (`kv.py`), and the single prefix entry (`prefix.py`)."""
+"""What layers remember: one storage per layer (`kv.py` and its kin), and the single prefix entry (`prefix.py`)."""

@@ -18,6 +18,8 @@ STEP = 256  # rows; capacities are multiples of it
 class KVCache:
     """A LayerCache over two buffers [B,H,capacity,D] of which rows [0, offset) are alive."""
 
+    checkpointed = False
+
     def __init__(self) -> None:
         self.offset = 0
         self._wanted = 0
@@ -52,6 +54,12 @@ class KVCache:
             return False
         self.offset = to
         return True
+
+    def restorable(self, to: int) -> int:
+        return min(to, self.offset)
+
+    def checkpoint(self) -> None:
+        """Every position is one."""
 
     def reserve(self, total: int) -> None:
         self._wanted = total

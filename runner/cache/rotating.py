@@ -46,12 +46,17 @@ class RotatingKVCache(WindowedKVCache):
         return self._keys[..., shown:end, :], self._values[..., shown:end, :]  # [B,H,S,D]
 
     def rewind(self, to: int) -> bool:
-        needed = min(to, self.window - 1)
-        if not 0 <= to <= self.offset or (needed and to - needed < self._start):
+        if not 0 <= to <= self.offset or self.restorable(to) != to:
             return False
         self._start = min(self._start, to)  # where nothing is needed, nothing needs to be left
         self.offset = to
         return True
+
+    def restorable(self, to: int) -> int:
+        to = min(to, self.offset)
+        needed = min(to, self.window - 1)
+        # If what `to` needs is gone, so is what any position before it needs; only 0 needs nothing.
+        return 0 if needed and to - needed < self._start else to
 
     def reserve(self, total: int) -> None:
         """The room is the same for every total."""

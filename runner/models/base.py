@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
-from runner.cache.base import LayerCache
+from runner.cache.base import Caches, Storage
 
 Config = dict[str, Any]
 """A parsed config.json."""
@@ -29,7 +29,7 @@ class Model(Protocol):
     vocab_size: int
     context_length: int
 
-    def __call__(self, tokens: mx.array, caches: Sequence[LayerCache]) -> mx.array:
+    def __call__(self, tokens: mx.array, caches: Caches) -> mx.array:
         """Token ids [B,L] int32 at positions [offset, offset+L) -> hidden states [B,L,E] after the last norm.
 
         Appends L positions to every cache.
@@ -38,7 +38,7 @@ class Model(Protocol):
     def logits(self, hidden: mx.array) -> mx.array:
         """Hidden states [B,L,E] -> raw logits [B,L,V]. Apart, so that prefill can leave it out."""
 
-    def make_caches(self) -> list[LayerCache]:
+    def make_caches(self) -> Sequence[Storage]:
         """Fresh caches, one per layer, of the kinds that this architecture needs."""
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:

@@ -9,10 +9,11 @@ Knows nothing about config files, tokens or requests.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import mlx.core as mx
 
-from runner.cache.base import LayerCache, Mask
+from runner.cache.base import Caches, LayerCache, Mask, Storage
 from runner.cache.kv import KVCache
 from runner.cache.windowed import WindowedKVCache
 from runner.errors import BadModelFiles
@@ -130,10 +131,14 @@ class Block(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]
 
 
+Layer = Callable[[mx.array, Mask, Any, mx.array], mx.array]
+"""[B,L,E], a mask, the layer's storage and its offset -> [B,L,E]. Every kind is an `nn.Module`; Block is one."""
+
+
 class Decoder(nn.Module):
     """Embedding, blocks, norm. `windows` has for each block its attention window, or None for no limit."""
 
-    def __init__(self, config: DecoderConfig, blocks: Sequence[Block], windows: Windows) -> None:
+    def __init__(self, config: DecoderConfig, blocks: Sequence[Layer], windows: Windows) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = list(blocks)
@@ -143,7 +148,7 @@ class Decoder(nn.Module):
         self._first_of_kind = tuple(windows.index(kind) for kind in kinds)
         self._kind = tuple(kinds.index(window) for window in windows)
 
-    def __call__(self, tokens: mx.array, caches: Sequence[LayerCache]) -> mx.array:
+    def __call__(self, tokens: mx.array, caches: Caches) -> mx.array:
         x = self.embed(tokens)  # [B,L,E]
         masks = [caches[layer].mask(tokens.shape[1]) for layer in self._first_of_kind]
         offset = mx.array(caches[0].offset, mx.int32)
@@ -164,7 +169,7 @@ class CausalLM(nn.Module):
     def __init__(
         self,
         config: DecoderConfig,
-        blocks: Sequence[Block],
+        blocks: Sequence[Layer],
         windows: Windows,
         decoder: type[Decoder] = Decoder,
     ) -> None:
@@ -177,7 +182,7 @@ class CausalLM(nn.Module):
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self._windows = tuple(windows)
 
-    def __call__(self, tokens: mx.array, caches: Sequence[LayerCache]) -> mx.array:
+    def __call__(self, tokens: mx.array, caches: Caches) -> mx.array:
         return self.model(tokens, caches)
 
     def logits(self, hidden: mx.array) -> mx.array:
@@ -186,7 +191,7 @@ class CausalLM(nn.Module):
         )
         return head(hidden)
 
-    def make_caches(self) -> list[LayerCache]:
+    def make_caches(self) -> Sequence[Storage]:
         return [KVCache() if window is None else WindowedKVCache(window) for window in self._windows]
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
@@ -212,4 +217,4 @@ class CausalLM(nn.Module):
 HEAD = "lm_head."  # a prefix, since a quantized head is several tensors
 
 Windows = Sequence[int | None]
-"""For each layer how many positions back a query sees, itself included; None for all."""
+"""For each layer how many positions back a query sees, itself included; None for all, 0 for a recurrent layer."""

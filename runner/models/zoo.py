@@ -17,7 +17,6 @@ Knows nothing about files, tokens or requests.
 
 from __future__ import annotations
 
-import copy
 import importlib
 import importlib.util
 import inspect
@@ -28,16 +27,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
-from typing import Any, NoReturn
+from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from runner.cache.base import LayerCache
+from runner.cache.base import Caches, Storage
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.models import nn
 from runner.models.base import Config
 from runner.models.config import MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, Fields, shown
+from runner.models.zoo_caches import BorrowedCaches
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +142,9 @@ class Model(nn.Module):
         self._theirs.eval()  # no dropout
         _refuse_packed(self._theirs, kind)
 
-    def __call__(self, tokens: mx.array, caches: Sequence[LayerCache]) -> mx.array:
+    def __call__(self, tokens: mx.array, caches: Caches) -> mx.array:
         """[B,L] -> raw logits [B,L,V]; there is one cache, of all layers."""
         (cache,) = caches
-        assert isinstance(cache, BorrowedCaches)
         cache.expect(tokens.shape[1])
         logits: mx.array = self._theirs(tokens, cache=cache.native)
         return logits
@@ -153,9 +152,9 @@ class Model(nn.Module):
     def logits(self, hidden: mx.array) -> mx.array:
         return hidden
 
-    def make_caches(self) -> list[LayerCache]:
+    def make_caches(self) -> Sequence[Storage]:
         kinds = importlib.import_module("mlx_lm.models.cache")
-        return [BorrowedCaches(kinds.make_prompt_cache(self._theirs), kinds)]
+        return [BorrowedCaches(lambda: kinds.make_prompt_cache(self._theirs), kinds)]
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         with _trouble(f"mlx-lm's {self._kind} cannot take these tensors"):
@@ -195,96 +194,6 @@ class Model(nn.Module):
                 f"config.json: vocab_size is {self.vocab_size}, but mlx-lm's {self._kind} has logits for {width}"
             )
         return self
-
-
-class BorrowedCaches:
-    """mlx-lm's caches of all layers as one LayerCache. Some of theirs have no offset: positions are counted here.
-
-    Of the kinds whose insides we know, what a rewind does is exact; with any other it is refused.
-
-    KVCache          goes back to anywhere
-    RotatingKVCache  to anywhere, until it is full: then rows are overwritten
-    ArraysCache      (a recurrent state) to a mark only
-
-    There are marks before the last forward, and before the first one of those that had one token each: there a
-    prompt ends. A mark holds arrays by reference, so it costs what the states of two more positions take.
-    """
-
-    def __init__(self, native: list[Any], kinds: Any) -> None:
-        """kinds: the module that has mlx-lm's classes."""
-        self.native = native
-        self.offset = 0
-        self._kinds = kinds
-        self._leaves = list(_leaves(native, kinds))
-        self._marks: dict[int, list[list[mx.array | None]]] = {}  # position -> the states of each ArraysCache
-        self._stepping = False
-
-    @property
-    def nbytes(self) -> int:
-        marked = [a for states in self._marks.values() for state in states for a in state if a is not None]
-        return sum(array.nbytes for array in (*self.arrays(), *marked))
-
-    def expect(self, length: int) -> None:
-        """A forward over the next `length` positions follows."""
-        if not self._stepping:
-            self._marks.clear()  # also those that a rewind left behind it
-        while len(self._marks) > 1:
-            self._marks.popitem()  # the latest
-        # Copies share their data, but nobody changes them in place.
-        self._marks[self.offset] = [[copy.copy(array) for array in leaf.cache] for leaf in self._recurrent]
-        self._stepping = length == 1
-        self.offset += length
-
-    def update(self, keys: mx.array, values: mx.array) -> NoReturn:
-        raise AssertionError("mlx-lm's layers write into their own caches")
-
-    def mask(self, length: int) -> NoReturn:
-        raise AssertionError("mlx-lm's layers ask their own caches")
-
-    def rewind(self, to: int) -> bool:
-        if not 0 <= to <= self.offset or (to < self.offset and not self._can_rewind(to)):
-            return False
-        if to < self.offset:
-            for leaf, state in zip(self._recurrent, self._marks.get(to, []), strict=True):
-                leaf.cache = state
-            for leaf in self._leaves:
-                if type(leaf) is not self._kinds.ArraysCache:
-                    leaf.trim(self.offset - to)
-        self.offset = to
-        self._stepping = False
-        return True
-
-    def reserve(self, total: int) -> None:
-        """Theirs grow by themselves."""
-
-    def arrays(self) -> list[mx.array]:
-        flat: Any = tree_flatten([cache.state for cache in self.native])
-        return [leaf for _, leaf in flat if isinstance(leaf, mx.array)]
-
-    @property
-    def _recurrent(self) -> list[Any]:
-        return [leaf for leaf in self._leaves if type(leaf) is self._kinds.ArraysCache]
-
-    def _can_rewind(self, to: int) -> bool:
-        for leaf in self._leaves:
-            if type(leaf) is self._kinds.ArraysCache:
-                exact = to in self._marks
-            elif type(leaf) in (self._kinds.KVCache, self._kinds.RotatingKVCache):
-                # A row for each position, or a layer that never writes.
-                exact = leaf.empty() or (leaf.offset == self.offset and leaf.is_trimmable())
-            else:
-                exact = False
-            if not exact:
-                return False
-        return True
-
-
-def _leaves(caches: Sequence[Any], kinds: Any) -> Iterator[Any]:
-    for cache in caches:
-        if type(cache) is kinds.CacheList:
-            yield from _leaves(cache.caches, kinds)
-        else:
-            yield cache
 
 
 @contextmanager

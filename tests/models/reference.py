@@ -17,7 +17,7 @@ import mlx.core as mx
 from mlx.nn.layers.positional_encoding import RoPE
 from mlx.utils import tree_flatten
 
-from runner.cache.base import LayerCache
+from runner.cache.base import Caches
 from runner.models import build
 from runner.models.base import Config, Model
 
@@ -52,7 +52,16 @@ MODEL_TYPES = {
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "Qwen3MoeForCausalLM": "qwen3_moe",
+    "Qwen3NextForCausalLM": "qwen3_next",
+    "Qwen3NextForConditionalGeneration": "qwen3_next",
+    "Qwen3NextMoeForCausalLM": "qwen3_next",
+    "Qwen3NextMoeForConditionalGeneration": "qwen3_next",
+    "Qwen3_5ForCausalLM": "qwen3_5",
+    "Qwen3_5ForConditionalGeneration": "qwen3_5",
+    "Qwen3_5MoeForCausalLM": "qwen3_5_moe",
+    "Qwen3_5MoeForConditionalGeneration": "qwen3_5_moe",
 }
+HYBRIDS = ("qwen3_next", "qwen3_5", "qwen3_5_moe")
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ class Reference:
     def __init__(self, case: Case) -> None:
         self.windows = case.windows
         self.gpt_oss = case.architecture.startswith("GptOss")
+        self.hybrid = MODEL_TYPES[case.architecture] in HYBRIDS
         self.gemma = case.architecture.startswith("Gemma3")
         self.glm = MODEL_TYPES[case.architecture] == "glm4_moe_lite"
         self.cap: float | None = case.fields.get("final_logit_softcapping")
@@ -100,7 +110,10 @@ class Reference:
         if self.gemma:
             x = x * x.shape[-1] ** 0.5  # by hand: mlx-lm rounds the factor to bfloat16 even here
         for layer, window in zip(self.model.layers, self.windows, strict=True):
-            x = layer(x, create_causal_mask(len(tokens), window_size=window), new_mlx_lm_cache())
+            if self.hybrid and layer.is_linear:
+                x = layer(x, None, None)
+            else:
+                x = layer(x, create_causal_mask(len(tokens), window_size=window), new_mlx_lm_cache())
         x = self.model.model.norm(x)
         tied = not self.head
         logits: mx.array = self.model.model.embed_tokens.as_linear(x) if tied else self.model.lm_head(x)
@@ -113,6 +126,8 @@ class Reference:
         kept = {name: array for name, array in self.weights.items() if name not in self.foreign}
         if self.glm:
             kept = _latent_maps_together(kept)
+        if self.hybrid:
+            return _published(kept)
         return _gate_and_up_together(kept) if self.gpt_oss else _each_expert_apart(kept)
 
 
@@ -127,9 +142,7 @@ def load(case: Case, reference: Reference) -> Model:
     return model
 
 
-def feed(
-    model: Model, caches: Sequence[LayerCache], tokens: Sequence[int], sizes: Sequence[int] = ()
-) -> mx.array:
+def feed(model: Model, caches: Caches, tokens: Sequence[int], sizes: Sequence[int] = ()) -> mx.array:
     """Logits [T,V] of the tokens behind what the caches hold, in chunks of the given sizes, over and over."""
     rows: list[mx.array] = []
     start = 0
@@ -161,6 +174,8 @@ def _mlx_lm_model(case: Case) -> Any:
         return _mlx_lm_gemma(case)
     if kind == "glm4_moe_lite":
         return _mlx_lm_glm(case)
+    if kind in HYBRIDS:
+        return _mlx_lm_hybrid(case, kind)
     config = _spelled_for_mlx_lm(case.config)
     if case.architecture == "Qwen2ForCausalLM" and config.get("head_dim"):
         kind = "llama"  # mlx-lm's Qwen2 overlooks head_dim; its Llama with biases is the same otherwise
@@ -237,6 +252,46 @@ def _mlx_lm_glm(case: Case) -> Any:
     return model
 
 
+NEXT_DEFAULTS: Config = {  # of transformers, which mlx-lm must be told
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+    "partial_rotary_factor": 0.25,
+    "linear_conv_kernel_dim": 4,
+    "full_attention_interval": 4,
+}
+
+
+def _mlx_lm_hybrid(case: Case, kind: str) -> Any:
+    """mlx-lm's Qwen3-Next knows neither `rope_parameters` nor `text_config`, neither it nor Qwen3.5 `layer_types`,
+    whose 5 has a theta of its own by default. A text model is taken out of its multimodal one.
+    """
+    config = NEXT_DEFAULTS | case.config.get("text_config", case.config)
+    rope = {
+        "rope_type": "default",
+        "rope_theta": config.get("rope_theta", 10_000.0),
+        "partial_rotary_factor": config["partial_rotary_factor"],
+        **(config.get("rope_parameters") or {}),
+    }
+    module = importlib.import_module(f"mlx_lm.models.{kind}")
+    if kind == "qwen3_next":
+        flat = {name: rope[name] for name in ("rope_theta", "partial_rotary_factor")}
+        scaling = None if rope["rope_type"] == "default" else rope
+        args = {**config, **flat, "rope_scaling": scaling, "model_type": kind}
+        model = module.Model(module.ModelArgs.from_dict(args))
+    else:
+        args = {**config, "rope_parameters": rope, "model_type": kind}
+        whole = module.Model(module.ModelArgs.from_dict(args))
+        model = whole.language_model
+        module = importlib.import_module("mlx_lm.models.qwen3_5")
+    for layer, name in enumerate(config.get("layer_types") or ()):
+        interval = config["full_attention_interval"]
+        of_kind = interval - 1 if name == "full_attention" else 0
+        block = getattr(module, "Qwen3NextDecoderLayer" if kind == "qwen3_next" else "DecoderLayer")
+        model.model.layers[layer] = block(model.args, of_kind)
+    return model
+
+
 def _spelled_for_mlx_lm(config: Config) -> Config:
     """mlx-lm's Llama and Qwen2 do not know `rope_parameters`, its Qwen3 wants a theta, none knows the defaults."""
     config = {name: value for name, value in config.items() if name not in ("layer_types", "sliding_window")}
@@ -292,6 +347,17 @@ def _latent_maps_together(weights: dict[str, mx.array]) -> dict[str, mx.array]:
     return made
 
 
+def _published(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+    """Qwen3-Next's and Qwen3.5's convolutions and norms as published."""
+    made = _each_expert_apart(weights)
+    for name, array in made.items():
+        if name.endswith("conv1d.weight"):
+            made[name] = array.moveaxis(1, 2)
+        elif name.endswith("norm.weight") and "linear_attn" not in name:
+            made[name] = array - 1
+    return made
+
+
 def _gate_and_up_together(weights: dict[str, mx.array]) -> dict[str, mx.array]:
     """gpt-oss's experts as Hugging Face's checkpoints have them; mlx-lm's own reader takes the packed ones only."""
     made: dict[str, mx.array] = {}
@@ -333,5 +399,7 @@ def _random_weights(model: Any, seed: str) -> dict[str, mx.array]:
     for name, parameter in parameters:
         noise = mx.random.normal(parameter.shape, key=next(keys))
         weights[name] = 1 + 0.2 * noise if name.endswith("norm.weight") else 0.2 * noise
+        if name.endswith("A_log"):
+            weights[name] = weights[name] - 3  # a memory of some thirty positions
     mx.eval(weights)
     return weights

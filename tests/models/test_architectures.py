@@ -11,6 +11,7 @@ from functools import cache
 import mlx.core as mx
 import pytest
 
+from runner.cache.prefix import restorable
 from runner.models.base import Config, Model
 from tests.models.reference import Case, Reference, difference, feed, load, some_tokens
 
@@ -75,7 +76,7 @@ def cases() -> list[Case]:
             )
             for name, rope in NEWER.items()
         ]
-    return made + special_cases() + gemma_cases() + glm_cases() + gpt_oss_cases()
+    return made + special_cases() + gemma_cases() + glm_cases() + gpt_oss_cases() + hybrid_cases()
 
 
 def special_cases() -> list[Case]:
@@ -258,6 +259,76 @@ def gpt_oss_cases() -> list[Case]:
     ]
 
 
+LINEAR: Config = {
+    "full_attention_interval": 2,  # so the first layer is recurrent, the second attends
+    "linear_num_key_heads": 3,
+    "linear_num_value_heads": 6,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 12,
+    "partial_rotary_factor": 0.5,
+}
+MIXTURE: Config = {
+    "num_experts": 7,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 40,
+    "shared_expert_intermediate_size": 24,
+}
+
+
+def hybrid_cases() -> list[Case]:
+    """Qwen3-Next and Qwen3.5. Names that lead to the same code are there once each."""
+    full, linear = "full_attention", "linear_attention"
+    sections = {"mrope_section": [1, 1, 2], "mrope_interleaved": True, "partial_rotary_factor": 0.5}
+    rows: dict[str, Config] = {
+        "plain": {},
+        "tied": {"tie_word_embeddings": True},
+        "attention_bias": {"attention_bias": True},
+        "5 heads over 1": {"num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 12},
+        "5 value heads over 1": {"linear_num_key_heads": 1, "linear_num_value_heads": 5},
+        "heads of their own": {"linear_num_key_heads": 3, "linear_num_value_heads": 3},
+        "kernel of 2": {"linear_conv_kernel_dim": 2},
+        "kernel of 5": {"linear_conv_kernel_dim": 5},
+        "layer_types": {"layer_types": [full, linear]},
+        "all recurrent": {"layer_types": [linear, linear]},
+        "rope_theta": {"rope_theta": 1e6},
+        "rope_parameters": {"rope_parameters": {**NEWER["theta"], **sections}},
+        "yarn rope": {"rope_parameters": {**NEWER["yarn"], **sections}},
+    }
+    mixtures: dict[str, Config] = {
+        "plain": {},
+        "1 expert of 7": {"num_experts_per_tok": 1},
+        "all experts": {"num_experts_per_tok": 7},
+    }
+    exceptions: dict[str, Config] = {
+        "odds as they are": {"norm_topk_prob": False},
+        "every second layer": {"decoder_sparse_step": 2},
+        "one dense layer": {"mlp_only_layers": [1]},
+        "no experts": {"num_experts": 0},
+    }
+    five = {"num_hidden_layers": 5, "rms_norm_eps": 1e-3}
+    quarter = ("full_attention_interval", "partial_rotary_factor")
+    dense, sparse, older = "Qwen3_5", "Qwen3_5Moe", "Qwen3Next"
+    both = {**LINEAR, **MIXTURE}
+    made = [
+        *(Case(f"{dense} {name}", f"{dense}ForCausalLM", {**LINEAR, **row}) for name, row in rows.items()),
+        *(
+            Case(f"{sparse} {name}", f"{sparse}ForCausalLM", {**both, **row})
+            for name, row in mixtures.items()
+        ),
+        *(
+            Case(f"{older} {name}", f"{older}ForCausalLM", {**both, **row})
+            for name, row in {**rows, **mixtures, **exceptions}.items()
+        ),
+        Case(f"{older} under its other name", f"{older}MoeForCausalLM", both),
+        Case(f"{sparse} without intermediate_size", f"{sparse}ForCausalLM", both, ("intermediate_size",)),
+    ]
+    for kind, fields in ((dense, LINEAR), (sparse, both), (older, both), (f"{older}Moe", both)):
+        name = f"{kind}ForConditionalGeneration"
+        made.append(Case(f"{kind} text_config", name, fields))
+        made.append(Case(f"{kind} defaults", name, {**fields, **five}, quarter, windows=(None,) * 5))
+    return made
+
+
 CASES = {case.name: case for case in cases()}
 
 
@@ -301,7 +372,10 @@ ROTATING = [
 ]
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ROTATING])
+RECURRENT = [name for name in CASES if name.startswith(("Qwen3Next", "Qwen3_5"))]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ROTATING + RECURRENT])
 def test_a_prefix_hit_gives_the_logits_of_mlx_lm(name: str) -> None:
     """Another conversation is rewound to the shared prefix; the rest is fed behind it, as if nothing had been."""
     model, _ = pair(name)
@@ -338,4 +412,43 @@ def test_a_long_rewind_of_a_rotating_storage_is_refused_and_changes_nothing(name
     for layer, window in zip(caches, reference.windows, strict=True):
         assert window is None or window == 1 or not layer.rewind(20)
     assert [layer.offset for layer in caches] == [60, 60]
+    assert difference(feed(model, caches, TOKENS[60:], (1,)), expected(name)[60:]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_recurrent_model_goes_back_to_a_checkpoint_and_gives_the_logits_of_mlx_lm(name: str) -> None:
+    """Another conversation is rewound to where the prompt's checkpoint is; then as if nothing had been."""
+    model, _ = pair(name)
+    caches = model.make_caches()
+    feed(model, caches, TOKENS[:37], (25, 12))
+    for layer in caches:
+        layer.checkpoint()
+    feed(model, caches, some_tokens(30, "another end"), (11, 1))
+    assert restorable(caches, 50) == 37
+    assert all(layer.rewind(37) for layer in caches)
+    rest = feed(model, caches, TOKENS[37:], (11,))
+    assert difference(rest, expected(name)[37:]) < TOLERANCE
+    fresh = model.make_caches()
+    feed(model, fresh, TOKENS[:37], (25, 12))
+    assert mx.array_equal(rest, feed(model, fresh, TOKENS[37:], (11,))), "bit for bit"
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_recurrent_model_goes_back_over_its_last_forward(name: str) -> None:
+    """A token was forwarded ahead and is not wanted."""
+    model, _ = pair(name)
+    caches = model.make_caches()
+    feed(model, caches, TOKENS[:37] + TOKENS[:1], (37, 1))
+    assert all(layer.rewind(37) for layer in caches)
+    assert difference(feed(model, caches, TOKENS[37:], (1,)), expected(name)[37:]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_recurrent_model_refuses_what_it_cannot_restore_and_is_unchanged(name: str) -> None:
+    model, _ = pair(name)
+    caches = model.make_caches()
+    feed(model, caches, TOKENS[:60], (7,))
+    assert restorable(caches, 50) == 0
+    assert not all(layer.rewind(50) for layer in caches if layer.checkpointed)
+    assert {layer.offset for layer in caches} == {60}
     assert difference(feed(model, caches, TOKENS[60:], (1,)), expected(name)[60:]) < TOLERANCE

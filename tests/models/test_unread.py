@@ -34,6 +34,7 @@ GLM = {
     *("attention_bias", "n_group", "rope_interleave", "routed_scaling_factor", "scoring_func", "topk_group"),
     *ROPE,
 }
+HYBRID = {"attention_bias", "attn_output_gate", "full_attention_interval", "layer_types", *ROPE}
 NORMED = {"qk_layernorm", "qk_norm", "use_qk_norm"}
 KNOWN: dict[str, set[str]] = {
     "Gemma3ForCausalLM": GEMMA3,
@@ -49,6 +50,14 @@ KNOWN: dict[str, set[str]] = {
     },
     "Qwen3ForCausalLM": {"attention_bias", "layer_types", "use_sliding_window", *NORMED, *ROPE},
     "Qwen3MoeForCausalLM": {"attention_bias", "layer_types", "use_sliding_window", *NORMED, *ROPE},
+    "Qwen3NextForCausalLM": HYBRID,
+    "Qwen3NextForConditionalGeneration": HYBRID,
+    "Qwen3NextMoeForCausalLM": HYBRID,
+    "Qwen3NextMoeForConditionalGeneration": HYBRID,
+    "Qwen3_5ForCausalLM": HYBRID,
+    "Qwen3_5ForConditionalGeneration": HYBRID,
+    "Qwen3_5MoeForCausalLM": HYBRID,
+    "Qwen3_5MoeForConditionalGeneration": HYBRID,
 }
 """The rows that each architecture honours itself, in ways that other tests look at."""
 
@@ -166,6 +175,14 @@ CLASSES = {
     "Qwen2ForCausalLM": "Qwen2Config",
     "Qwen3ForCausalLM": "Qwen3Config",
     "Qwen3MoeForCausalLM": "Qwen3MoeConfig",
+    "Qwen3NextForCausalLM": "Qwen3NextConfig",
+    "Qwen3NextForConditionalGeneration": "Qwen3NextConfig",
+    "Qwen3NextMoeForCausalLM": "Qwen3NextConfig",
+    "Qwen3NextMoeForConditionalGeneration": "Qwen3NextConfig",
+    "Qwen3_5ForCausalLM": "Qwen3_5TextConfig",
+    "Qwen3_5ForConditionalGeneration": "Qwen3_5Config",
+    "Qwen3_5MoeForCausalLM": "Qwen3_5MoeTextConfig",
+    "Qwen3_5MoeForConditionalGeneration": "Qwen3_5MoeConfig",
 }
 
 

@@ -20,6 +20,7 @@ from runner.loader import load
 from runner.models import ARCHITECTURES, build, zoo
 from runner.models.base import Config, Model
 from runner.models.packed import PackedMatrix
+from runner.models.zoo_caches import BorrowedCaches
 from runner.store.resolve import open_model
 from tests import tiny
 from tests.models.reference import difference, feed, some_tokens
@@ -141,23 +142,25 @@ def test_rotating_caches_go_back_until_they_are_full(folders: dict[str, Path], n
 
 
 @pytest.mark.parametrize("name", RECURRENT)
-def test_recurrent_states_go_back_one_step_and_to_the_prompts_end(
-    folders: dict[str, Path], name: str
-) -> None:
+def test_recurrent_states_go_back_one_step_and_to_checkpoints(folders: dict[str, Path], name: str) -> None:
     """Where decoding runs one step ahead, and where the same prompt comes again."""
     model, logits = ours(folders[name]), expected(folders[name])
     for to in (40, 36):
         caches = model.make_caches()
         feed(model, caches, TOKENS[:36], (12,))
+        caches[0].checkpoint()
         assert not caches[0].rewind(12)
         assert difference(feed(model, caches, TOKENS[36:40], (1,)), logits[36:40]) < TOLERANCE
         feed(model, caches, OTHERS[:1])
         assert not caches[0].rewind(38)
+        assert [caches[0].restorable(position) for position in (35, 38, 40, 41)] == [0, 36, 40, 41]
         assert caches[0].rewind(to)
         assert difference(feed(model, caches, TOKENS[to:42], (1,)), logits[to:42]) < TOLERANCE
-        assert caches[0].rewind(to), "a mark stays as it was"
-        assert difference(feed(model, caches, TOKENS[to:], (9,)), logits[to:]) < TOLERANCE
-        assert not caches[0].rewind(to), "behind it came chunks, which are no steps"
+        assert caches[0].rewind(36), "what was noted stays as it was"
+        assert difference(feed(model, caches, TOKENS[36:], (9,)), logits[36:]) < TOLERANCE
+        assert not caches[0].rewind(40)
+        assert caches[0].rewind(0)
+        assert difference(feed(model, caches, TOKENS[:20]), logits[:20]) < TOLERANCE
 
 
 @pytest.mark.parametrize("to", [-1, 73])
@@ -173,36 +176,40 @@ def test_a_cache_of_a_kind_that_is_not_known_never_goes_back(folders: dict[str, 
     """Some of mlx-lm's say that they can and lose what they need."""
     from mlx_lm.models import cache as kinds
 
-    native: Any = kinds.ConcatenateKVCache()  # type: ignore[no-untyped-call]  # mlx-lm leaves it open
-    caches = zoo.BorrowedCaches([native], kinds)
+    caches = BorrowedCaches(lambda: [kinds.ConcatenateKVCache()], kinds)  # type: ignore[no-untyped-call]
+    (native,) = caches.native
     caches.expect(3)
     native.update_and_fetch(mx.zeros((1, 1, 3, 4)), mx.zeros((1, 1, 3, 4)))
     assert native.is_trimmable()
     assert not caches.rewind(2)
     assert caches.rewind(3)
+    assert caches.rewind(0)
+    assert caches.native[0].empty()
 
 
-def test_a_mark_stays_what_it_was_when_a_state_is_changed_in_place() -> None:
+def test_what_was_noted_stays_what_it_was_when_a_state_is_changed_in_place() -> None:
     from mlx_lm.models import cache as kinds
 
-    native: Any = kinds.ArraysCache(1)
-    caches = zoo.BorrowedCaches([native], kinds)
+    caches = BorrowedCaches(lambda: [kinds.ArraysCache(1)], kinds)
+    (native,) = caches.native
+    caches.expect(1)
     native[0] = mx.zeros(3)
     for _ in range(2):
         caches.expect(1)
         native.cache[0] += 1
-        assert caches.rewind(0)
+        assert caches.rewind(1)
         assert mx.array_equal(native[0], mx.zeros(3))
 
 
-def test_bytes_are_those_of_buffers_and_marks(folders: dict[str, Path]) -> None:
+def test_bytes_are_those_of_buffers_and_of_what_is_noted(folders: dict[str, Path]) -> None:
     model = ours(folders["Mamba2ForCausalLM"])
     caches = model.make_caches()
     assert caches[0].nbytes == 0
     feed(model, caches, TOKENS[:9])
     state = sum(array.nbytes for array in caches[0].arrays())
     assert caches[0].nbytes == state > 0
-    feed(model, caches, TOKENS[:2], (1,))
+    caches[0].checkpoint()
+    feed(model, caches, TOKENS[:5], (1,))
     assert caches[0].nbytes == 3 * state
 
 

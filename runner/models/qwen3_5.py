@@ -1,0 +1,40 @@
+"""Qwen3.5's dense models: text only (Qwen3_5ForCausalLM), and the text part of the multimodal ones
+(Qwen3_5ForConditionalGeneration): their config is `text_config`, their vision tensors are dropped.
+
+A dense Qwen3-Next whose linear attention is projected in four.
+
+Knows nothing about files, tokens or requests.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from runner.models import nn
+from runner.models.config import Fields
+from runner.models.gated_delta import GatedDeltaNet
+from runner.models.layers import GatedMLP
+from runner.models.qwen3_next import HybridConfig, HybridModel, text_fields
+
+
+class LinearAttention(GatedDeltaNet):
+    """Projected as it is used: queries, keys and values together, the rest apart."""
+
+    def __init__(self, config: HybridConfig) -> None:
+        linear, hidden = config.linear, config.decoder.hidden_size
+        super().__init__(linear, hidden, config.decoder.rms_norm_eps)
+        self.in_proj_qkv = nn.Linear(hidden, linear.channels, bias=False)
+        self.in_proj_z = nn.Linear(hidden, linear.value_heads * linear.value_width, bias=False)
+        self.in_proj_b = nn.Linear(hidden, linear.value_heads, bias=False)
+        self.in_proj_a = nn.Linear(hidden, linear.value_heads, bias=False)
+
+    def project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+        batch, length, _ = x.shape
+        gate = self.in_proj_z(x).reshape(batch, length, self.config.value_heads, -1)
+        return self.in_proj_qkv(x), gate, self.in_proj_b(x), self.in_proj_a(x)
+
+
+class Model(HybridModel):
+    def __init__(self, fields: Fields) -> None:
+        read = HybridConfig.read(text_fields(fields, {}), kv_heads=4)
+        super().__init__(read, LinearAttention, lambda layer: GatedMLP(read.decoder))

@@ -1,0 +1,333 @@
+"""Qwen3-Next (Qwen3NextForCausalLM and its kin), and what Qwen3.5 shares with it.
+
+Most layers are linear attention (`gated_delta.py`), every fourth is full attention with a gate on its output. MLPs
+are mixtures of experts beside one expert that every token uses, or dense.
+
+Files come in two layouts. Published ones have a convolution as [C,1,W] and most norms as what they add to 1;
+converted ones (mlx-lm's, the host's) have [C,W,1] and whole norms. The convolution tells which: a layout that both
+could be, W = 1, is refused, and so is a model without one. (Tensors for predicting several tokens at once are no
+sign: converters drop them or not.)
+
+Knows nothing about files, tokens or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+
+from runner.cache.base import LayerCache, Mask, StateCache, Storage
+from runner.cache.kv import KVCache
+from runner.cache.recurrent import RecurrentCache
+from runner.errors import BadModelFiles, UnsupportedModel
+from runner.models import layers, moe, nn
+from runner.models.base import Config
+from runner.models.config import (
+    FULL,
+    MAX_EXPERTS,
+    MAX_HEADS,
+    MAX_LAYERS,
+    MAX_WIDTH,
+    DecoderConfig,
+    Fields,
+    shown,
+)
+from runner.models.gated_delta import GatedDeltaNet, LinearConfig
+from runner.models.gemma3 import Norm
+from runner.models.layers import MLP, CausalLM, GatedMLP, Layer, Windows
+from runner.models.qwen3_moe import read_sparse
+from runner.models.rope import Rope, RopeConfig
+
+LINEAR = "linear_attention"
+RECURRENT = 0  # the window of a layer that looks at no position
+MAX_KERNEL = 1_024
+FOR_IMAGES = ("mrope_section", "mrope_interleaved")  # of the rope fields; they shift no position of a text
+
+
+@dataclass(frozen=True)
+class HybridConfig:
+    """What Qwen3-Next and Qwen3.5 have in common."""
+
+    decoder: DecoderConfig
+    rope: RopeConfig
+    attention_bias: bool
+    linear: LinearConfig
+    windows: tuple[int | None, ...]  # RECURRENT or None of each layer
+
+    @classmethod
+    def read(cls, fields: Fields, *, kv_heads: int) -> HybridConfig:
+        """`kv_heads`: the architecture's default."""
+        refuse_unsupported(fields)
+        decoder = DecoderConfig.read(fields, positions=32_768, kv_heads=kv_heads, head_dim=256)
+        return cls(
+            # A head that is there counts, whatever the flag says: `rename` settles it.
+            decoder=replace(decoder, tie_word_embeddings=False),
+            rope=RopeConfig.read(fields, decoder.head_dim, decoder.max_position_embeddings),
+            attention_bias=fields.flag("attention_bias", False),
+            linear=read_linear(fields),
+            windows=read_kinds(fields, decoder.num_hidden_layers),
+        )
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """The mixture of experts in a layer that has one."""
+
+    experts: int  # N
+    active: int  # A
+    expert_width: int  # F of an expert
+    shared_width: int  # F of the one that every token uses
+    normalized: bool
+
+    @classmethod
+    def read(cls, fields: Fields, *, experts: int, active: int, normalized: bool) -> MixtureConfig:
+        """`experts` is the architecture's default of num_experts, `active` that of num_experts_per_tok."""
+        read = cls(
+            experts=fields.integer("num_experts", experts, low=0, high=MAX_EXPERTS),
+            active=fields.integer("num_experts_per_tok", active, high=MAX_EXPERTS),
+            expert_width=fields.integer("moe_intermediate_size", 512, high=MAX_WIDTH),
+            shared_width=fields.integer("shared_expert_intermediate_size", 512, high=MAX_WIDTH),
+            normalized=normalized,
+        )
+        if 0 < read.experts < read.active:
+            raise BadModelFiles(
+                f"config.json: num_experts_per_tok is {read.active}, but there are {read.experts} experts"
+            )
+        return read
+
+
+def text_fields(fields: Fields, defaults: Config) -> Fields:
+    """Those of `text_config`, if there is one, without what only images need."""
+    fields = fields.section("text_config") or fields
+    values = defaults | {name: value for name, value in fields.values.items() if value is not None}
+    values.setdefault("partial_rotary_factor", 0.25)
+    for name in ("rope_scaling", "rope_parameters"):
+        if rope := fields.over(values).mapping(name):
+            values[name] = {key: value for key, value in rope.items() if key not in FOR_IMAGES}
+    return fields.over(values)
+
+
+def refuse_unsupported(fields: Fields) -> None:
+    if not fields.flag("attn_output_gate", True):
+        raise UnsupportedModel("config.json: attn_output_gate false is not supported, only true is")
+    gate = fields.text("output_gate_type", "swish")
+    if gate not in ("silu", "swish"):
+        raise UnsupportedModel(f"config.json: output_gate_type {shown(gate)} is not supported, only swish is")
+
+
+def read_linear(fields: Fields) -> LinearConfig:
+    linear = LinearConfig(
+        key_heads=fields.integer("linear_num_key_heads", 16, high=MAX_HEADS),
+        value_heads=fields.integer("linear_num_value_heads", 32, high=MAX_HEADS),
+        key_width=fields.integer("linear_key_head_dim", 128, high=MAX_WIDTH),
+        value_width=fields.integer("linear_value_head_dim", 128, high=MAX_WIDTH),
+        kernel=fields.integer("linear_conv_kernel_dim", 4, low=2, high=MAX_KERNEL),
+    )
+    if linear.value_heads % linear.key_heads:
+        raise BadModelFiles(
+            f"config.json: linear_num_value_heads is {linear.value_heads}, expected a multiple of"
+            f" linear_num_key_heads, {linear.key_heads}"
+        )
+    return linear
+
+
+def read_kinds(fields: Fields, count: int) -> tuple[int | None, ...]:
+    """`layer_types`, or every `full_attention_interval`-th layer has full attention."""
+    interval = fields.integer("full_attention_interval", 4, high=MAX_LAYERS)
+    default = [LINEAR if (layer + 1) % interval else FULL for layer in range(count)]
+    given = fields.optional_texts("layer_types")
+    kinds = default if given is None else given
+    if len(kinds) != count:
+        raise fields.wrong("layer_types", f"a list of num_hidden_layers, {count}, names")
+    for kind in kinds:
+        if kind not in (FULL, LINEAR):
+            raise UnsupportedModel(
+                f"config.json: layer_types has {shown(kind)}, supported are {FULL} and {LINEAR}"
+            )
+    if LINEAR not in kinds:
+        raise UnsupportedModel(f"config.json: no layer has {LINEAR}, which is not supported")
+    return tuple(RECURRENT if kind == LINEAR else None for kind in kinds)
+
+
+class Attention(layers.Attention):
+    """Grouped-query attention over normed queries and keys, whose output goes through a gate, number by number."""
+
+    def __init__(self, config: HybridConfig, rope: Rope) -> None:
+        bias = config.attention_bias
+        super().__init__(config.decoder, rope, qkv_bias=bias, o_bias=bias)
+        hidden, head_dim, eps = (
+            config.decoder.hidden_size,
+            config.decoder.head_dim,
+            config.decoder.rms_norm_eps,
+        )
+        self.q_proj = nn.Linear(hidden, 2 * self.heads * head_dim, bias=bias)  # of each head, query and gate
+        self.q_norm = Norm(head_dim, eps)
+        self.k_norm = Norm(head_dim, eps)
+
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
+        batch, length, _ = x.shape
+        both, keys, values = self.project(x)  # [B,L,H,2*D], [B,L,K,D], [B,L,K,D]
+        queries, gate = mx.split(both, 2, axis=-1)  # [B,L,H,D]
+        queries = self.rope(self.q_norm(queries).transpose(0, 2, 1, 3), offset)  # [B,H,L,D]
+        keys = self.rope(self.k_norm(keys).transpose(0, 2, 1, 3), offset)  # [B,K,L,D]
+        keys, values = cache.update(keys, values.transpose(0, 2, 1, 3))  # [B,K,S,D]
+        out = self.look(queries, keys, values, mask).transpose(0, 2, 1, 3)  # [B,L,H,D]
+        return self.o_proj((out * mx.sigmoid(gate)).reshape(batch, length, -1))
+
+
+class LinearAttention(GatedDeltaNet):
+    """Projected in two, each with the parts of one key head behind those of the other."""
+
+    def __init__(self, config: HybridConfig) -> None:
+        linear, hidden = config.linear, config.decoder.hidden_size
+        super().__init__(linear, hidden, config.decoder.rms_norm_eps)
+        gate = linear.value_heads * linear.value_width
+        self.in_proj_qkvz = nn.Linear(hidden, linear.channels + gate, bias=False)
+        self.in_proj_ba = nn.Linear(hidden, 2 * linear.value_heads, bias=False)
+
+    def project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+        batch, length, _ = x.shape
+        config = self.config
+        each = config.value_heads // config.key_heads
+        query, value = config.key_width, each * config.value_width
+        grouped = self.in_proj_qkvz(x).reshape(batch, length, config.key_heads, -1)
+        parts = mx.split(grouped, [query, 2 * query, 2 * query + value], axis=-1)  # [B,L,K,..]
+        mixed = mx.concatenate([part.reshape(batch, length, -1) for part in parts[:3]], axis=-1)  # [B,L,C]
+        gate = parts[3].reshape(batch, length, config.value_heads, -1)  # [B,L,H,Q]
+        pairs = self.in_proj_ba(x).reshape(batch, length, config.key_heads, -1)
+        rate, decay = (part.reshape(batch, length, -1) for part in mx.split(pairs, 2, axis=-1))  # [B,L,H]
+        return mixed, gate, rate, decay
+
+
+class SparseMLP(moe.SparseMLP):
+    """A mixture of experts beside one that every token uses, in a measure of its own."""
+
+    def __init__(self, decoder: DecoderConfig, config: MixtureConfig) -> None:
+        hidden = decoder.hidden_size
+        super().__init__(
+            hidden,
+            config.expert_width,
+            experts=config.experts,
+            active=config.active,
+            normalized=config.normalized,
+        )
+        self.shared_expert = GatedMLP(replace(decoder, intermediate_size=config.shared_width))
+        self.shared_expert_gate = nn.Linear(hidden, 1, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return super().__call__(x) + mx.sigmoid(self.shared_expert_gate(x)) * self.shared_expert(x)  # [B,L,E]
+
+
+class Block(layers.Block):
+    """A layer of full attention."""
+
+    def __init__(self, config: DecoderConfig, attention: Attention, mlp: MLP) -> None:
+        super().__init__(config, attention, mlp)
+        self.input_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
+
+
+class LinearBlock(nn.Module):
+    """A layer of linear attention: what came before is in its state, so it needs neither mask nor positions."""
+
+    def __init__(self, config: DecoderConfig, attention: GatedDeltaNet, mlp: MLP) -> None:
+        super().__init__()
+        self.linear_attn = attention
+        self.mlp = mlp
+        self.input_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
+
+    def __call__(self, x: mx.array, mask: Mask, cache: StateCache, offset: mx.array) -> mx.array:
+        x = x + self.linear_attn(self.input_layernorm(x), cache)  # [B,L,E]
+        return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]
+
+
+class Decoder(layers.Decoder):
+    def __init__(self, config: DecoderConfig, blocks: Sequence[Layer], windows: Windows) -> None:
+        super().__init__(config, blocks, windows)
+        self.norm = Norm(config.hidden_size, config.rms_norm_eps)
+
+
+class HybridModel(CausalLM):
+    """A decoder of both kinds of layers."""
+
+    def __init__(
+        self,
+        config: HybridConfig,
+        linear: Callable[[HybridConfig], GatedDeltaNet],
+        mlp: Callable[[int], MLP],
+        experts: int = 0,
+    ) -> None:
+        """`mlp` makes that of a layer; `experts` is how many there are in those that have any."""
+        rope = Rope(config.rope, config.decoder.head_dim)
+
+        def block(layer: int) -> Layer:
+            if config.windows[layer] == RECURRENT:
+                return LinearBlock(config.decoder, linear(config), mlp(layer))
+            return Block(config.decoder, Attention(config, rope), mlp(layer))
+
+        blocks = [block(layer) for layer in range(config.decoder.num_hidden_layers)]
+        super().__init__(config.decoder, blocks, config.windows, Decoder)
+        self._experts = experts
+
+    def make_caches(self) -> Sequence[Storage]:
+        return [RecurrentCache() if window == RECURRENT else KVCache() for window in self._windows]
+
+    def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        """Beside what CausalLM does: no vision and no further tokens, the newer prefix `model.language_model.`,
+        experts joined, and convolutions and norms as in converted files.
+        """
+        plain: dict[str, mx.array] = {}
+        for name, array in weights.items():
+            if name.startswith(UNUSED):
+                continue
+            moved = name.removeprefix("model.language_model.")
+            short = name if moved == name else f"model.{moved}"
+            if short in plain:
+                raise BadModelFiles(f"tensor {short} is there twice, once as model.language_model.{moved}")
+            plain[short] = array
+        renamed = super().rename(plain)
+        if self._experts:
+            renamed = moe.join_experts(renamed, self._experts)
+        return as_converted(renamed)
+
+
+UNUSED = ("mtp.", "language_model.mtp.", "model.visual.", "vision_tower.")
+
+
+def as_converted(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+    """Published convolutions and norms in the layout of converted files; see the head of this module."""
+    convolutions = [name for name in weights if name.endswith(".conv1d.weight") and weights[name].ndim == 3]
+    published = {weights[name].shape[-1] != 1 for name in convolutions}
+    if len(published) > 1:
+        raise BadModelFiles("conv1d.weight tensors are in two layouts: what their norms mean cannot be told")
+    if published != {True}:
+        return weights
+    moved = {name: weights[name].moveaxis(2, 1) for name in convolutions}
+    # The 1 is added in float32: near 1 half precision has few values.
+    whole = {n: array.astype(mx.float32) + 1 for n, array in weights.items() if n.endswith(CENTRED)}
+    return weights | moved | whole
+
+
+CENTRED = (
+    *("input_layernorm.weight", "post_attention_layernorm.weight"),
+    *("q_norm.weight", "k_norm.weight", "model.norm.weight"),
+)
+"""The norms that are stored around 0. That of linear attention's answers (`linear_attn.norm`) is not."""
+
+
+class Model(HybridModel):
+    def __init__(self, fields: Fields) -> None:
+        fields = text_fields(fields, {})
+        read = HybridConfig.read(fields, kv_heads=2)
+        mixture = MixtureConfig.read(
+            fields, experts=512, active=10, normalized=fields.flag("norm_topk_prob", True)
+        )
+        sparse = read_sparse(fields, read.decoder.num_hidden_layers, mixture.experts)
+
+        def mlp(layer: int) -> MLP:
+            return SparseMLP(read.decoder, mixture) if sparse[layer] else GatedMLP(read.decoder)
+
+        super().__init__(read, LinearAttention, mlp, mixture.experts)

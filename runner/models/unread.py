@@ -3,7 +3,8 @@
 An architecture reads the fields that it knows (`config.Fields` remembers which). Of the others, those that change
 the maths of some architecture are listed here with the values at which they change nothing; any other value is
 refused, since a model that computes something else than it was made for still answers, only worse. A field in no
-table is passed over: files carry much that has nothing to do with the maths.
+table is passed over: files carry much that has nothing to do with the maths, and what comes with tensors of its own
+(a shared expert, say) is found by them.
 
 The names are those of configuration classes in Hugging Face's transformers, older ones included, and of well-known
 models that came with code of their own.
@@ -112,7 +113,6 @@ HARMLESS_AT: dict[str, tuple[object, ...]] = {
     "router_logit_softcapping": (0,),
     "router_scaling_factor": (1,),
     "scoring_func": ("softmax",),
-    "shared_expert_intermediate_size": (0,),
     "topk_group": (1,),
     "topk_method": ("greedy",),
     "zero_expert_num": (0,),

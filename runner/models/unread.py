@@ -3,7 +3,8 @@
 An architecture reads the fields that it knows (`config.Fields` remembers which). Of the others, those that change
 the maths of some architecture are listed here with the values at which they change nothing; any other value is
 refused, since a model that computes something else than it was made for still answers, only worse. A field in no
-table is passed over: files carry much that has nothing to do with the maths.
+table is passed over: files carry much that has nothing to do with the maths, and what comes with tensors of its own
+(a shared expert, say) is found by them.
 
 The names are those of configuration classes in Hugging Face's transformers, older ones included, and of well-known
 models that came with code of their own.
@@ -112,8 +113,8 @@ HARMLESS_AT: dict[str, tuple[object, ...]] = {
     "router_logit_softcapping": (0,),
     "router_scaling_factor": (1,),
     "scoring_func": ("softmax",),
-    "shared_expert_intermediate_size": (0,),
     "topk_group": (1,),
+    "topk_method": ("greedy",),
     "zero_expert_num": (0,),
     # How weights are stored, beside what the loader reads.
     "compression_config": (),
@@ -128,14 +129,16 @@ HARMLESS = (
     *("attention_dropout", "hidden_dropout", "id2label", "initializer_range", "label2id"),
     *("output_router_logits", "pretraining_tp", "problem_type", "router_aux_loss_coef"),
     # How it is run.
-    *("_attn_implementation_autoset", "_sliding_window_pattern", "bos_token_id", "cache_implementation"),
-    *("chunk_size_feed_forward", "eos_token_id", "output_attentions", "output_hidden_states", "pad_token_id"),
+    *("_attn_implementation_autoset", "_sliding_window_pattern", "cache_implementation"),
+    *("chunk_size_feed_forward", "output_attentions", "output_hidden_states"),
     *("return_dict", "use_cache"),
     # What it sees beside text.
-    *("audio_config", "boi_token_index", "eoi_token_index", "image_token_index", "mm_tokens_per_image"),
-    *("vision_config",),
+    *("audio_config", "mm_tokens_per_image", "vision_config"),
 )
 """Well-known fields that change no logits; others that were not read are worth a line in the log."""
+
+HARMLESS_ENDINGS = ("_token_id", "_token_index")
+MAX_LINE = 1_000  # characters in the log
 
 
 def refuse_unread(fields: Fields, architecture: str) -> None:
@@ -143,11 +146,12 @@ def refuse_unread(fields: Fields, architecture: str) -> None:
     unknown = []
     for where, name, value in fields.unread():
         if name not in HARMLESS_AT:
-            unknown += [name] if name not in HARMLESS else []
+            well_known = name in HARMLESS or name.endswith(HARMLESS_ENDINGS)
+            unknown += [] if well_known or value is None else [name]
         elif not _is_harmless(value, HARMLESS_AT[name]):
             raise UnsupportedModel(f"{where}: {name} {shown(value)} is not supported with {architecture}")
     if unknown:
-        log.debug("Config fields not read", extra={"fields": ", ".join(sorted(unknown))})
+        log.debug("Config fields not read", extra={"fields": ", ".join(sorted(unknown))[:MAX_LINE]})
 
 
 def _is_harmless(value: object, harmless: tuple[object, ...]) -> bool:

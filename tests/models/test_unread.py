@@ -32,6 +32,7 @@ GEMMA3 = {
 }
 GLM = {
     *("attention_bias", "n_group", "rope_interleave", "routed_scaling_factor", "scoring_func", "topk_group"),
+    "topk_method",
     *ROPE,
 }
 HYBRID = {"attention_bias", "attn_output_gate", "full_attention_interval", "layer_types", *ROPE}

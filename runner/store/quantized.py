@@ -11,12 +11,12 @@ Knows nothing about arrays or architectures.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from runner.errors import BadModelFiles, UnsupportedModel
-from runner.store.safetensors_header import Header
+from runner.store.safetensors_header import Header, Tensor
 
 Mode = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
 
@@ -101,10 +101,10 @@ def declarations(config: dict[str, Any], headers: Iterable[Header]) -> dict[str,
             found[path] = Declared(where, size, bits, entry.get("mode", "affine" if bits else None))
     for header in headers:
         found.update(_stored(header))
-    return {_own_path(path): said for path, said in found.items()}
+    return {own_path(path): said for path, said in found.items()}
 
 
-def _own_path(path: str) -> str:
+def own_path(path: str) -> str:
     """The path that models rename it to, unless they do more than take a prefix away."""
     for prefix in PREFIXES:
         if path.startswith(prefix):
@@ -166,3 +166,65 @@ def refuse_foreign(config: dict[str, Any], headers: Iterable[Header]) -> None:
     if not any(tensor.name.endswith(".weight.scale") for header in headers for tensor in header.tensors):
         method = str(section["quant_method"])[:MAX_SHOWN]
         raise UnsupportedModel(f"quantization method {method!r} is not supported: give a checkpoint for MLX")
+
+
+def quant_type(settings: Quantization | None) -> str:
+    """The store's word for them."""
+    if settings is None:
+        return "unknown"
+    return f"int{settings.bits}" if settings.mode == "affine" else settings.mode
+
+
+def kind_text(settings: Quantization | None) -> str:
+    """For people: int4 (64)."""
+    return f"{quant_type(settings)} ({settings.group_size})" if settings else "unknown"
+
+
+def logical_count(codes: Tensor, settings: Quantization | None) -> int:
+    """How many numbers packed codes stand for; by the most common bits if their settings are in doubt."""
+    return codes.count * 32 // (settings.bits if settings else 4)
+
+
+class Written:
+    """The settings of each quantized matrix, as far as they can be told without building the model.
+
+    Shapes give bits times group size, which settles the modes with byte scales. For affine ones it leaves a choice,
+    which what is written about the matrix makes, or else the defaults of config.json.
+    """
+
+    def __init__(self, config: dict[str, Any], headers: Iterable[Header]) -> None:
+        self._declared = declarations(config, headers)
+        section = _section(config)
+        self._defaults = [_number(section.get(key), f"config.json: {key}") for key in ("bits", "group_size")]
+
+    def settings(self, path: str, codes: Tensor, scales: Tensor) -> Quantization | None:
+        """path: of the matrix, in MLX's spelling. None if they are in doubt."""
+        columns, groups = _columns(codes), _columns(scales)
+        if codes.dtype != "U32" or not groups or 32 * columns % groups:
+            raise BadModelFiles(
+                f"{path}.weight: codes {_shown(codes)} and scales {_shown(scales)} do not fit"
+            )
+        product = 32 * columns // groups
+        if scales.dtype == "U8":
+            fitting = [mode for mode in FLOAT_MODES.values() if mode.bits * mode.group_size == product]
+            return fitting[0] if fitting else None
+        said = self._declared.get(own_path(path), NOTHING)
+        bits, group_size = self._defaults
+        choices = [
+            Quantization(product // bits, bits, "affine") for bits in AFFINE_BITS if product % bits == 0
+        ]
+        rules: tuple[Callable[[Quantization], bool], ...] = (
+            lambda it: (it.bits, it.group_size) == (said.bits, said.group_size),
+            lambda it: it.bits == said.bits or it.group_size == said.group_size,
+            lambda it: it.bits == bits and it.group_size == group_size,
+            lambda it: it.group_size == group_size,
+        )
+        return next((it for rule in rules for it in choices if rule(it)), None)
+
+
+def _columns(tensor: Tensor) -> int:
+    return tensor.shape[-1] if tensor.shape else 0
+
+
+def _shown(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {tensor.shape}"

@@ -43,7 +43,8 @@ def main(argv: Sequence[str]) -> NoReturn:
         _end(f"Error: {error}", MODEL)
     print(description.name)
     for fact, value in _facts(description):
-        print(f"  {fact:<16}{value}")
+        printable = "".join(c if c.isprintable() else "\ufffd" for c in value)  # it comes from files
+        print(f"  {fact:<16}{printable}")
     sys.exit(STOPPED)
 
 

@@ -145,7 +145,7 @@ def _licence(files: ModelFiles) -> str | None:
     """The first line with words of its text, or else what config.json says."""
     if files.licence is not None:
         try:
-            lines = read_text(files.licence, "licence").splitlines()
+            lines = read_text(files.licence, "its text").splitlines()
         except BadModelFiles as error:
             return str(error)
         return next((line.strip()[:MAX_LINE] for line in lines if line.strip()), None)

@@ -119,19 +119,19 @@ class _Writing:
                     yield from self._copied(source)
                 else:
                     assert self._quantize is not None
-                    codes, *others = self._quantize(item, b"".join(self._copied(source)))
+                    codes, *others = self._quantize(item, b"".join(self._copied(source, source.size)))
                     yield codes
                     for parts, other in zip(kept, others, strict=True):
                         parts.append(other)
             companions += [b"".join(parts) for parts in kept]
         yield from companions
 
-    def _copied(self, source: Source) -> Iterator[bytes]:
+    def _copied(self, source: Source, at_once: int = COPY_BYTES) -> Iterator[bytes]:
         with source.file.path.open("rb") as file:
             file.seek(source.start)
             left = source.size
             while left:
-                part = file.read(min(left, COPY_BYTES))
+                part = file.read(min(left, at_once))
                 if not part:
                     raise OSError(f"{source.file.name} became shorter while it was read")
                 left -= len(part)

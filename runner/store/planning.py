@@ -34,7 +34,7 @@ from runner.store.quantized import (
 from runner.store.safetensors_header import Header
 
 FLOATS = frozenset({"F32", "F16", "BF16"})
-ONE_EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d{1,6})\.(.+)\.weight")
+ONE_EXPERT = re.compile(r"(.*\.mlp\.experts)\.(0|[1-9]\d{0,5})\.(.+)\.weight")
 BARE_EXPERTS = re.compile(r"(.*\.experts)\.(\w+)")
 IN_THE_STORE = {SCALES: ".scale", BIASES: ".bias", GLOBAL: ".global_scale"}  # behind `X.weight`
 # Architectures that keep the experts' matrices as [N,in,out], and what becomes of them.
@@ -80,11 +80,12 @@ def _by_name(files: Iterable[tuple[WeightFile, Header]]) -> Found:
 def _plan_floats(found: Found, config: dict[str, Any], kind: str | None) -> Plan:
     blobs: list[Blob] = []
     groups: dict[str, dict[str, dict[int, Located]]] = {}
-    turned = TURNED.get(str((config.get("architectures") or [""])[0]), {}) if kind else {}
+    names = config.get("architectures")
+    turned = TURNED.get(str(names[0]), {}) if kind and isinstance(names, list) and names else {}
     for name, located in found.items():
         _require_float(name, located)
         expert, bare = ONE_EXPERT.fullmatch(name), BARE_EXPERTS.fullmatch(name)
-        if expert:
+        if expert and len(located.tensor.shape) == 2:
             groups.setdefault(expert[1], {}).setdefault(expert[3], {})[int(expert[2])] = located
         elif kind and bare and bare[2] in turned:
             blobs += [_blob(item) for item in _turned(located, bare[1], turned[bare[2]], kind)]

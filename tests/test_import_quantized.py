@@ -17,10 +17,11 @@ import pytest
 from runner.engine import LoadedModel
 from runner.errors import BadModelFiles, LoadError, UnsupportedModel
 from runner.loader import load
-from runner.quantizing import quantize
+from runner.quantizing import AT_ONCE, DTYPES, quantize
 from runner.store import names
 from runner.store.importer import Summary, import_directory
 from runner.store.names import Name
+from runner.store.plan import Item, Turned
 from runner.store.policy import kind_of
 from runner.store.quantized import FLOAT_MODES, KINDS, Quantization
 from runner.store.resolve import open_model
@@ -170,6 +171,22 @@ def test_the_same_name_again_replaces_the_model(tmp_path: Path) -> None:
     bring_in(folder, tmp_path, "int8")
     assert layers(tmp_path)[UP] != before
     assert host_config(tmp_path)["file_type"] == "int8"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("turned", [None, Turned(1, 2)])
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_blocks_of_a_matrix_make_the_whole(kind: str, turned: Turned | None, dtype: str) -> None:
+    rows, width = 301, 1024
+    assert rows * width > AT_ONCE["cpu"]
+    matrix = mx.random.normal((rows, width), key=mx.random.key(0)).astype(DTYPES[dtype])
+    source = matrix
+    if turned:
+        source = mx.stack([mx.zeros_like(matrix.T), matrix.T], axis=-1).reshape(width, 2 * rows)
+    item = Item("x.weight", dtype, (4, rows, width), (), kind, turned)
+    made = quantize(item, bytes(memoryview(source)))  # type: ignore[arg-type]  # not in MLX's stubs
+    whole = [bytes(memoryview(part)) for part in quantized(matrix, KINDS[kind])]  # type: ignore[arg-type]
+    assert list(made) == whole
 
 
 LAYER = "model.layers.3."

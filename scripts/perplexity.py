@@ -110,7 +110,7 @@ def rows(root: Path, packed: bool) -> Iterator[str]:
         stored = store_demo(root, kind)
         loaded = stored.load()
         wrong = {q: said for q, right in QUESTIONS.items() if (said := answer(loaded, q)) != right}
-        cells = [kind or "as it is, bfloat16", f"{stored.megabytes:.1f} MB", f"{stored.bits:.2f}"]
+        cells = [kind or "as it is, bfloat16", f"{stored.megabytes:.1f} MB", f"{stored.bits:.1f}"]
         cells.append(f"{perplexity(loaded):.4f}")
         if packed:
             cells.append(f"{perplexity(stored.load(packed=True)):.4f}")

@@ -323,6 +323,7 @@ def test_a_quantized_model_is_imported_as_it_is(tmp_path: Path, stored: bool) ->
     """In either spelling; every mode and several widths, a factor too."""
     tensors = in_mlx_spelling(floats(tie_word_embeddings=False), mixed)
     tensors["model.layers.0.mlp.gate_proj.global_scale"] = mx.array(0.8)
+    tensors["model.layers.0.mlp.gate_proj.input_scale"] = mx.array(0.1)  # for quantized activations
     section: dict[str, Any] = {"group_size": 64, "bits": 4}
     affine = {path: how for path in paths(tensors) if (how := mixed(path)) and how.mode == "affine"}
     section |= {path: {"group_size": how.group_size, "bits": how.bits} for path, how in affine.items()}
@@ -334,6 +335,7 @@ def test_a_quantized_model_is_imported_as_it_is(tmp_path: Path, stored: bool) ->
             logits(from_store(tmp_path, packed).model), logits(loaded(folder, packed).model)
         )
     blobs = layers(tmp_path)
+    assert not any("input_scale" in name for name in blobs)
     for path in paths(tensors):
         if how := mixed(path):
             header = read_header(blobs[f"{path}.weight"], path)

@@ -11,7 +11,7 @@ Knows nothing about arrays or architectures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -189,13 +189,12 @@ class Written:
     """The settings of each quantized matrix, as far as they can be told without building the model.
 
     Shapes give bits times group size, which settles the modes with byte scales. For affine ones it leaves a choice,
-    which what is written about the matrix makes, or else the defaults of config.json.
+    which what is written about the matrix makes, or else the group size of config.json.
     """
 
     def __init__(self, config: dict[str, Any], headers: Iterable[Header]) -> None:
         self._declared = declarations(config, headers)
-        section = _section(config)
-        self._defaults = [_number(section.get(key), f"config.json: {key}") for key in ("bits", "group_size")]
+        self._group_size = _number(_section(config).get("group_size"), "config.json: group_size")
 
     def settings(self, path: str, codes: Tensor, scales: Tensor) -> Quantization | None:
         """path: of the matrix, in MLX's spelling. None if they are in doubt."""
@@ -206,20 +205,15 @@ class Written:
             )
         product = 32 * columns // groups
         if scales.dtype == "U8":
-            fitting = [mode for mode in FLOAT_MODES.values() if mode.bits * mode.group_size == product]
-            return fitting[0] if fitting else None
+            modes = (mode for mode in FLOAT_MODES.values() if mode.bits * mode.group_size == product)
+            return next(modes, None)
         said = self._declared.get(own_path(path), NOTHING)
-        bits, group_size = self._defaults
-        choices = [
+        fitting = [
             Quantization(product // bits, bits, "affine") for bits in AFFINE_BITS if product % bits == 0
         ]
-        rules: tuple[Callable[[Quantization], bool], ...] = (
-            lambda it: (it.bits, it.group_size) == (said.bits, said.group_size),
-            lambda it: it.bits == said.bits or it.group_size == said.group_size,
-            lambda it: it.bits == bits and it.group_size == group_size,
-            lambda it: it.group_size == group_size,
-        )
-        return next((it for rule in rules for it in choices if rule(it)), None)
+        named = [it for it in fitting if it.bits == said.bits or it.group_size == said.group_size]
+        usual = [it for it in fitting if it.group_size == self._group_size]
+        return next(iter(named or usual), None)
 
 
 def _columns(tensor: Tensor) -> int:

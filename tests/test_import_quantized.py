@@ -315,6 +315,23 @@ def test_gpt_oss_is_turned_before_it_is_quantized(tmp_path: Path, kind: str) -> 
     assert difference(logits(from_store(tmp_path, packed=True).model), expected) < CLOSE
 
 
+@pytest.mark.parametrize("kind", ["int4", "nvfp4"])
+def test_gate_and_up_in_one_tensor_are_taken_apart(tmp_path: Path, kind: str) -> None:
+    """[N,2*F,E], as newer transformers writes them."""
+    wide = EXPERTS | {"moe_intermediate_size": 192}
+    weights = floats(**wide)
+    tensors = {name: array for name, array in weights.items() if array.ndim < 3}
+    for layer in range(2):
+        at = f"model.layers.{layer}.mlp.experts"
+        both = [weights[f"{at}.{part}.weight"] for part in ("gate_proj", "up_proj")]
+        tensors[f"{at}.gate_up_proj"] = mx.concatenate(both, axis=1)
+        tensors[f"{at}.down_proj"] = weights[f"{at}.down_proj.weight"]
+    bring_in(checkpoint(tmp_path / "floats", tensors, **wide), tmp_path, kind)
+    expected = logits(loaded(checkpoint(tmp_path / "rounded", rounded(weights, kind), **wide)).model)
+    assert mx.array_equal(logits(from_store(tmp_path).model), expected)
+    assert difference(logits(from_store(tmp_path, packed=True).model), expected) < CLOSE
+
+
 # Models that are quantized already.
 
 
@@ -445,18 +462,27 @@ REFUSED: list[tuple[Callable[[], Tensors], dict[str, Any], str | None, type[Load
         f"{GROUP}.up_proj.weight: the experts' tensors differ in shape or dtype",
     ),
     (
-        lambda: {f"{GROUP}.gate_up_proj": mx.zeros((4, 64, 128))},
+        lambda: {
+            f"{GROUP}.gate_up_proj": mx.zeros((4, 128, 64))
+        },  # [N,in,out] of an architecture like any other
         EXPERTS,
         "int4",
         UnsupportedModel,
-        f"tensor {GROUP}.gate_up_proj: experts in this layout cannot be quantized",
+        f"tensor {GROUP}.gate_up_proj (4, 128, 64): experts in this layout cannot be quantized",
     ),
     (
-        lambda: {f"{GROUP}.gate_up_proj": mx.zeros((4, 64, 127))},
+        lambda: {f"{GROUP}.down_proj": mx.zeros((4, 128, 128))},  # either way
+        EXPERTS,
+        "int4",
+        UnsupportedModel,
+        f"tensor {GROUP}.down_proj (4, 128, 128): experts in this layout cannot be quantized",
+    ),
+    (
+        lambda: {f"{GROUP}.gate_up_proj": mx.zeros((4, 128, 127))},
         GPT_OSS,
         "int4",
-        BadModelFiles,
-        f"tensor {GROUP}.gate_up_proj: shape (4, 64, 127) is not that of experts",
+        UnsupportedModel,
+        f"tensor {GROUP}.gate_up_proj (4, 128, 127): experts in this layout cannot be quantized",
     ),
     (
         floats,

@@ -37,13 +37,10 @@ FLOATS = frozenset({"F32", "F16", "BF16"})
 ONE_EXPERT = re.compile(r"(.*\.mlp\.experts)\.(0|[1-9]\d{0,5})\.(.+)\.weight")
 BARE_EXPERTS = re.compile(r"(.*\.experts)\.(\w+)")
 IN_THE_STORE = {SCALES: ".scale", BIASES: ".bias", GLOBAL: ".global_scale"}  # behind `X.weight`
-# Architectures that keep the experts' matrices as [N,in,out], and what becomes of them.
-TURNED = {
-    "GptOssForCausalLM": {
-        "gate_up_proj": {"gate_proj": Turned(0, 2), "up_proj": Turned(1, 2)},
-        "down_proj": {"down_proj": Turned()},
-    }
-}
+# What `experts.gate_up_proj` and `experts.down_proj`, of all experts and without `.weight`, are taken apart into.
+PARTS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
+# `architectures` that have these as [N,in,out], gate and up column by column in turn; others, [N,out,in], gate first.
+TURNED = (["GptOssForCausalLM"],)
 
 Found = dict[str, Located]
 
@@ -80,17 +77,13 @@ def _by_name(files: Iterable[tuple[WeightFile, Header]]) -> Found:
 def _plan_floats(found: Found, config: dict[str, Any], kind: str | None) -> Plan:
     blobs: list[Blob] = []
     groups: dict[str, dict[str, dict[int, Located]]] = {}
-    names = config.get("architectures")
-    turned = TURNED.get(str(names[0]), {}) if kind and isinstance(names, list) and names else {}
     for name, located in found.items():
         _require_float(name, located)
         expert, bare = ONE_EXPERT.fullmatch(name), BARE_EXPERTS.fullmatch(name)
         if expert and len(located.tensor.shape) == 2:
             groups.setdefault(expert[1], {}).setdefault(expert[3], {})[int(expert[2])] = located
-        elif kind and bare and bare[2] in turned:
-            blobs += [_blob(item) for item in _turned(located, bare[1], turned[bare[2]], kind)]
         elif kind and bare and len(located.tensor.shape) == 3:
-            raise UnsupportedModel(f"tensor {name}: experts in this layout cannot be quantized")
+            blobs += [_blob(item) for item in _taken_apart(located, bare[1], bare[2], config, kind)]
         else:
             blobs.append(_blob(_item(name, located.tensor.dtype, located.tensor.shape, [located], kind)))
     for group, projections in groups.items():
@@ -119,26 +112,42 @@ def _item(name: str, dtype: str, shape: tuple[int, ...], parts: list[Located], k
     return Item(name, dtype, shape, tuple(sources), chosen)
 
 
-def _split(stack: Source, matrices: int) -> list[Source]:
-    size = stack.size // matrices
-    return [Source(stack.file, stack.start + size * i, size) for i in range(matrices)]
+def _split(stack: Source, count: int) -> list[Source]:
+    size = stack.size // count
+    return [Source(stack.file, stack.start + size * i, size) for i in range(count)]
 
 
-def _turned(located: Located, group: str, parts: dict[str, Turned], kind: str) -> Iterator[Item]:
-    """[N,in,step*out] -> `step` items [N,out,in]; the tensor as it is if that cannot be quantized."""
-    tensor = located.tensor
-    if len(tensor.shape) != 3 or tensor.shape[2] % len(parts):
-        raise BadModelFiles(f"tensor {tensor.name}: shape {tensor.shape} is not that of experts")
-    count, width, columns = tensor.shape
-    shape = (count, columns // len(parts), width)
-    names = {part: f"{group}.{part}.weight" for part in parts}
-    chosen = {part: kind_of(name, shape, kind) for part, name in names.items()}
-    if None in chosen.values():
+def _taken_apart(
+    located: Located, group: str, projection: str, config: dict[str, Any], kind: str
+) -> Iterator[Item]:
+    """One of PARTS as items [N,out,in]; the tensor as it is if that cannot be quantized."""
+    tensor, parts = located.tensor, PARTS.get(projection, ())
+    turned = config.get("architectures") in TURNED
+    count, rows, width = (tensor.shape[0], tensor.shape[2], tensor.shape[1]) if turned else tensor.shape
+    hidden, other = (width, rows) if projection == "gate_up_proj" else (rows, width)
+    # Groups are made along the inputs; which side these are on shows only in the size of the hidden state.
+    known = turned or hidden == _hidden_size(config) != other
+    if not parts or not known or rows % len(parts):
+        raise UnsupportedModel(
+            f"tensor {tensor.name} {tensor.shape}: experts in this layout cannot be quantized"
+        )
+    shape = (count, rows // len(parts), width)
+    names = [f"{group}.{part}.weight" for part in parts]
+    kinds = [kind_of(name, shape, kind) for name in names]
+    if None in kinds:
         yield Item(tensor.name, tensor.dtype, tensor.shape, (located.source,))
         return
-    sources = tuple(_split(located.source, count))
-    for part, turned in parts.items():
-        yield Item(names[part], tensor.dtype, shape, sources, chosen[part], turned)
+    for place, (name, chosen) in enumerate(zip(names, kinds, strict=True)):
+        sources = _split(located.source, count)
+        if not turned:
+            sources = [_split(source, len(parts))[place] for source in sources]
+        columns = Turned(place, len(parts)) if turned else None
+        yield Item(name, tensor.dtype, shape, tuple(sources), chosen, columns)
+
+
+def _hidden_size(config: dict[str, Any]) -> Any:
+    text = config.get("text_config")
+    return (text if isinstance(text, dict) else config).get("hidden_size")
 
 
 def _expert_blobs(group: str, projections: dict[str, dict[int, Located]], kind: str | None) -> list[Blob]:

@@ -39,7 +39,7 @@ BARE_EXPERTS = re.compile(r"(.*\.experts)\.(\w+)")
 IN_THE_STORE = {SCALES: ".scale", BIASES: ".bias", GLOBAL: ".global_scale"}  # behind `X.weight`
 # What `experts.gate_up_proj` and `experts.down_proj`, of all experts and without `.weight`, are taken apart into.
 PARTS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
-# `architectures` that have these as [N,in,out], gate and up column by column in turn; others, [N,out,in], gate first.
+# Who has these as [N,in,out], gate and up column by column in turn; others: [N,out,in], gate first.
 TURNED = (["GptOssForCausalLM"],)
 
 Found = dict[str, Located]

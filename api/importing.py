@@ -17,7 +17,7 @@ from typing import NoReturn
 from api.backend import mlx_needed
 from api.environment import model_store
 from api.lifecycle import MODEL, OTHER, STOPPED
-from runner.errors import LoadError
+from runner.errors import BackendMissing, LoadError
 from runner.store import names
 from runner.store.importer import Quantize, Summary, import_directory
 from runner.store.quantized import KINDS
@@ -57,16 +57,16 @@ def main(argv: Sequence[str]) -> NoReturn:
         template = options.template.read_text(encoding="utf-8") if options.template else None
         quantize = _quantize() if options.quantize else None
         summary = import_directory(
-            options.directory, name, store, template, _Bar().show, kind=options.quantize, quantize=quantize
+            options.directory, name, store, template, Bar().show, kind=options.quantize, quantize=quantize
         )
     except KeyboardInterrupt:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # below the bar
         _end("interrupted: nothing was imported", 130)
+    except (BackendMissing, OSError, UnicodeDecodeError) as error:
+        _end(f"Error: {error}", OTHER)
     except LoadError as error:
         _end(f"Error: {error}", MODEL)
-    except (OSError, UnicodeDecodeError) as error:
-        _end(f"Error: {error}", OTHER)
     print(_told(summary, store))
     if template is None:
         print("note: no --template was given, so hosts will pass prompts as they are and chat without roles")
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Bar:
+class Bar:
     """One line on a terminal, drawn over and over; nothing anywhere else."""
 
     def __init__(self) -> None:

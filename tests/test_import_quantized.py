@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -14,6 +16,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from api import importing
 from runner.engine import LoadedModel
 from runner.errors import BadModelFiles, LoadError, UnsupportedModel
 from runner.loader import load
@@ -544,6 +547,51 @@ def test_the_command_quantizes_and_tells_what(tmp_path: Path) -> None:
     )
     assert refused.returncode == 4
     assert refused.stderr == "Error: the model is quantized already; --quantize takes float models\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["show", "demo"], ["import", "DIR", "--name", "tiny", "--quantize", "int4"]]
+)
+def test_without_mlx_one_line_says_what_to_install(tmp_path: Path, words: list[str]) -> None:
+    folder = str(checkpoint(tmp_path / "tiny", floats()))
+    given = [word.replace("DIR", folder) for word in words]
+    program = "import sys; sys.modules['mlx'] = None; import api.__main__ as it; it.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *given], env=environment(tmp_path), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: MLX has no backend on this machine: pip install 'mlx-runner[cpu]'")
+    assert done.stderr.count("\n") == 1
+
+
+class Terminal(io.StringIO):
+    """Takes what a person would see."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_bytes_and_the_present_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.redirect_stderr(Terminal()) as terminal:
+        bar = importing.Bar()
+        bar.show(0, 2_000_000, UP)
+        bar.show(1_000_000, 2_000_000, DOWN)  # too soon after it to be drawn
+        bar.show(2_000_000, 2_000_000, "")
+    first = f"importing [{'.' * 30}] 0.0 MB of 2.0 MB {UP}"[:79]
+    assert terminal.getvalue() == (f"\r{first}\x1b[K\rimporting [{'#' * 30}] 2.0 MB of 2.0 MB \x1b[K\n")
+    with contextlib.redirect_stderr(io.StringIO()) as log:
+        importing.Bar().show(0, 1, UP)
+    assert log.getvalue() == ""
+
+
+def test_help_says_what_the_kinds_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        importing.main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for word in (*KINDS, "Embeddings", "OLLAMA_MODELS", "mlx-runner show NAME"):
+        assert word in text
 
 
 @pytest.mark.slow

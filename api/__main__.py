@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from api import lifecycle, logs
 from api.address import AddressTaken, bind
+from api.backend import mlx_needed
 from api.command_line import Arguments, parse
 from api.environment import log_level, max_queue, model_store
 from runner.errors import BackendMissing, RunnerError, ShuttingDown
@@ -81,6 +82,10 @@ def main() -> NoReturn:
         from api import importing
 
         importing.main(sys.argv[2:])
+    if sys.argv[1:2] == ["show"]:
+        from api import showing
+
+        showing.main(sys.argv[2:])
     arguments = parse(sys.argv[1:])
     if arguments.hosted:
         lifecycle.watch_parent()
@@ -103,15 +108,8 @@ def main() -> NoReturn:
 
 def start_worker(ending: Ending, packed: bool) -> Worker:
     """The MLX thread; packed: see `Arguments`. Raises BackendMissing where MLX cannot be imported."""
-    try:
+    with mlx_needed():
         from runner.worker import Worker
-    except ImportError as error:
-        if "mlx" not in str(error):
-            raise
-        raise BackendMissing(
-            "MLX has no backend on this machine: pip install 'mlx-runner[cpu]', "
-            f"or the extra cuda12 or cuda13 ({error})"
-        ) from None
     worker = Worker(max_queue(), ending.worker_died, model_store(), packed=packed)
     worker.start()
     return worker

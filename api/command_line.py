@@ -22,7 +22,9 @@ EPILOG = """\
 examples:
   mlx-runner                                 the built-in demo model on 127.0.0.1:11435
   mlx-runner --model ~/models/Llama-3.2-1B   a Hugging Face directory (config.json, tokenizer.json, *.safetensors)
-  mlx-runner import DIR --name NAME          a Hugging Face directory into the model store; then --model NAME
+  mlx-runner import DIR --name NAME          a Hugging Face directory into the model store; then --model NAME;
+                                             --quantize int4 makes it smaller; mlx-runner import --help
+  mlx-runner show NAME                       what a model is: size, quantization, context length; or show DIR
   mlx-runner runner --mlx-engine --model NAME --port N    as a host process spawns it; ends with its parent
 
 then:

@@ -6,25 +6,42 @@ Knows nothing about servers: it loads no model.
 from __future__ import annotations
 
 import argparse
+import shutil
+import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from api.backend import mlx_needed
 from api.environment import model_store
 from api.lifecycle import MODEL, OTHER, STOPPED
-from runner.errors import LoadError
+from runner.errors import BackendMissing, LoadError
 from runner.store import names
-from runner.store.importer import Summary, import_directory
+from runner.store.importer import Quantize, Summary, import_directory
+from runner.store.quantized import KINDS
 
 BAR = 30  # characters
+REDRAWN_S = 0.05
 
 EPILOG = """\
-example:
+examples:
   mlx-runner import ~/models/Llama-3.2-1B --name llama3.2:1b --template llama3.gotmpl
+  mlx-runner import ~/models/Llama-3.2-1B --name llama3.2:1b-int4 --template llama3.gotmpl --quantize int4
 
-The store is $OLLAMA_MODELS, or ~/.ollama/models. Float weights (F32, F16, BF16) are copied as they are. A host
-needs a chat template in Go's template language to chat with the model; without one it passes prompts as they are.
+The store is $OLLAMA_MODELS, or ~/.ollama/models; a model of the same name is replaced. A host needs a chat template
+in Go's template language to chat with the model; without one it passes prompts as they are.
+
+Weights are copied as they are, floats (F32, F16, BF16) or quantized ones of MLX (mlx-community's). --quantize makes
+the matrices of a float model smaller:
+
+  int4    4.5 bits a number, groups of 64 with scale and bias     int8    8.5 bits, the same
+  mxfp4   4.25 bits, groups of 32 with a power of two             mxfp8   8.25 bits, the same
+  nvfp4   4.5 bits, groups of 16 with a small float
+
+Embeddings, norms and routers stay floats. Where 4 bits are asked for, the head and v_proj, k_proj and down_proj
+get 8: int8 beside int4, else mxfp8 (but not in experts). `mlx-runner show NAME` counts them.
 """
 
 
@@ -35,25 +52,37 @@ def main(argv: Sequence[str]) -> NoReturn:
     if name is None:
         _parser().error(f"--name {options.name!r}: expected NAME, NAME:TAG or NAMESPACE/NAME:TAG")
     store = model_store()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends an import as Ctrl-C does
     try:
         template = options.template.read_text(encoding="utf-8") if options.template else None
-        summary = import_directory(options.directory, name, store, template, _show_progress)
+        quantize = _quantize() if options.quantize else None
+        summary = import_directory(
+            options.directory, name, store, template, Bar().show, kind=options.quantize, quantize=quantize
+        )
     except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # below the bar
         _end("interrupted: nothing was imported", 130)
+    except (BackendMissing, OSError, UnicodeDecodeError) as error:
+        _end(f"Error: {error}", OTHER)
     except LoadError as error:
         _end(f"Error: {error}", MODEL)
-    except (OSError, UnicodeDecodeError) as error:
-        _end(f"Error: {error}", OTHER)
     print(_told(summary, store))
     if template is None:
         print("note: no --template was given, so hosts will pass prompts as they are and chat without roles")
     sys.exit(STOPPED)
 
 
+def _quantize() -> Quantize:
+    with mlx_needed():
+        from runner.quantizing import quantize
+    return quantize
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlx-runner import",
-        description="Write a float Hugging Face model directory into the Ollama model store.",
+        description="Write a Hugging Face model directory into the Ollama model store.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -67,23 +96,43 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--template", type=Path, metavar="FILE", help="chat template in Go's template language"
     )
+    parser.add_argument(
+        "--quantize", choices=list(KINDS), metavar="KIND", help=f"{', '.join(KINDS)}: see below"
+    )
     return parser
 
 
-def _show_progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        filled = BAR * done // total
-        end = "\n" if done == total else ""
+class Bar:
+    """One line on a terminal, drawn over and over; nothing anywhere else."""
+
+    def __init__(self) -> None:
+        self._drawn = float("-inf")
+
+    def show(self, done: int, total: int, tensor: str) -> None:
+        now = time.monotonic()
+        if not sys.stderr.isatty() or (tensor and now < self._drawn + REDRAWN_S):
+            return
+        self._drawn = now
+        filled = BAR * done // max(total, 1)
         bar = "#" * filled + "." * (BAR - filled)
-        print(f"\rimporting [{bar}] {done}/{total} tensors", end=end, file=sys.stderr, flush=True)
+        line = f"importing [{bar}] {_megabytes(done)} of {_megabytes(total)} {tensor}"
+        line = line[: shutil.get_terminal_size().columns - 1]
+        print(f"\r{line}\x1b[K", end="" if tensor else "\n", file=sys.stderr, flush=True)
 
 
 def _told(summary: Summary, store: Path) -> str:
-    size = summary.weight_bytes / 1e6
-    return (
-        f"imported {summary.name}: {summary.tensors} tensors, {summary.parameters:,} parameters, "
-        f"{size:.1f} MB of {summary.dtype}, into {store}"
-    )
+    plan, size = summary.plan, _megabytes(summary.source_bytes)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in plan.kinds.most_common())
+    if not plan.quantized:
+        size += f" of {plan.file_type.upper()}"
+    elif summary.weight_bytes < 0.9 * summary.source_bytes:
+        size += f" to {_megabytes(summary.weight_bytes)}"
+    tensors = f"{plan.kinds.total()} tensors{f' ({kinds})' if plan.quantized else ''}"
+    return f"imported {summary.name}: {tensors}, {plan.parameters:,} parameters, {size}, into {store}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -26,8 +26,9 @@ from runner.evaluation import Progress, evaluate
 from runner.models import nn
 from runner.models.base import Model
 from runner.models.packed import replace
-from runner.quantization import FLOATS, Declared, Packed
+from runner.quantization import FLOATS, Packed
 from runner.store.files import ModelFiles, WeightFile
+from runner.store.quantized import Declared, declarations, refuse_foreign
 from runner.store.safetensors_header import read_header
 from runner.tokenizer import Tokenizer
 
@@ -47,13 +48,13 @@ def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> Load
     started = time.perf_counter()
     progress(0.0)
     headers = [read_header(file.path, file.name) for file in files.weights]
-    quantization.refuse_foreign(files.config, headers)
+    refuse_foreign(files.config, headers)
     model = models.build(files.config)
     tokenizer = Tokenizer(files.tokenizer_json, files.tokenizer_config, files.generation_config, files.config)
     before = [_fingerprint(file.path) for file in files.weights]
     weights = quantization.common_spelling(_read_all(files.weights))
     common = quantization.common_dtype(weights)
-    declared = quantization.declarations(files.config, headers)
+    declared = declarations(files.config, headers)
     weights = _in_place(model, model.rename(weights), declared, common, packed)
     _assign(model, weights)
     _evaluate(weights, progress)

@@ -7,9 +7,8 @@ A quantized matrix [.., N, W] is several tensors under one path X, here always i
     X.biases        as scales                   affine only: value = scale * code + bias
     X.global_scale  scalar, [1] or one each     nvfp4 only, at will: a plain factor of the whole matrix
 
-mlx-community checkpoints are spelled so. Ollama's store has X.weight.scale, X.weight.bias, and for the factor
-K.global_scale or K_scale_2, K being X.weight or X; a linear layer's own bias is X.bias in both. OpenAI's gpt-oss
-has X_blocks, uint8 [.., N, W/32, 16], and X_scales, uint8 [.., N, W/32]: the same bytes as mxfp4's.
+Other spellings, and what is written beside the tensors, are in `runner/store/quantized.py`; OpenAI's gpt-oss has
+X_blocks, uint8 [.., N, W/32, 16], and X_scales, uint8 [.., N, W/32]: the same bytes as mxfp4's.
 
 A built model knows W, so shapes alone give bits and group size, and the scales' type the mode: what cannot be
 told apart without a model (4 bits by 32 and 8 by 64, say) is never in doubt. What is written beside a tensor
@@ -24,73 +23,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import mlx.core as mx
 
-from runner.errors import BadModelFiles, UnsupportedModel
-from runner.store.safetensors_header import Header
+from runner.errors import BadModelFiles
+from runner.store.quantized import (
+    AFFINE_BITS,
+    BIASES,
+    BLOCK_SCALES,
+    BLOCKS,
+    COMPANIONS,
+    FLOAT_MODES,
+    GLOBAL,
+    IGNORED,
+    MAX_SHOWN,
+    NOTHING,
+    SCALES,
+    Declared,
+    Quantization,
+    in_mlx_spelling,
+)
 
-Mode = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
-
-AFFINE_BITS = (2, 3, 4, 5, 6, 8)
-AFFINE_KERNEL_GROUPS = (32, 64, 128)  # what MLX's kernels take; other sizes are dequantized here
 FLOATS = (mx.float32, mx.float16, mx.bfloat16)
-MAX_SHOWN = 60
-
-SCALES, BIASES, GLOBAL = ".scales", ".biases", ".global_scale"
-COMPANIONS = (SCALES, BIASES, GLOBAL)
-STORE_SPELLING = {
-    ".weight.scale": SCALES,
-    ".weight.bias": BIASES,
-    ".weight.global_scale": GLOBAL,
-    ".weight_scale_2": GLOBAL,
-    "_scale_2": GLOBAL,
-}
-BLOCKS, BLOCK_SCALES = "_blocks", "_scales"
 BLOCK_BYTES = 16  # of 32 codes
-READ_METHODS = ("mxfp4",)  # names of other tools' layouts that are read here
-IGNORED = (".input_scale", ".input_global_scale")  # for quantized activations, which we do not have
-PREFIXES = ("model.language_model.", "language_model.model.")  # what multimodal checkpoints have for "model."
-
-
-@dataclass(frozen=True, slots=True)
-class Quantization:
-    """How codes become numbers."""
-
-    group_size: int
-    bits: int
-    mode: Mode
-
-    @property
-    def has_kernel(self) -> bool:
-        """Whether MLX multiplies by it as it is."""
-        return self.mode != "affine" or self.group_size in AFFINE_KERNEL_GROUPS
-
-    def __str__(self) -> str:
-        return f"{self.mode} {self.bits} bits by {self.group_size}"
-
-
-FLOAT_MODES: dict[str, Quantization] = {
-    "mxfp4": Quantization(32, 4, "mxfp4"),
-    "mxfp8": Quantization(32, 8, "mxfp8"),
-    "nvfp4": Quantization(16, 4, "nvfp4"),
-}
-# The store's quant_type, in small letters. "fp4" and "fp8" are its old words for int4 and int8.
-AFFINE_TYPES = {f"{word}{bits}": bits for word in ("int", "q") for bits in AFFINE_BITS} | {"fp4": 4, "fp8": 8}
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """What is written beside a tensor, None where nothing is; `where` is for errors."""
-
-    where: str
-    group_size: int | None = None
-    bits: int | None = None
-    mode: str | None = None
-
-
-NOTHING = Declared("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,19 +114,12 @@ def common_spelling(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
     """The tensors in MLX's names, without those that only quantized activations need."""
     named: dict[str, mx.array] = {}
     for name, array in _without_blocks(weights):
-        short = _in_mlx_spelling(name)
+        short = in_mlx_spelling(name)
         if short in named:
             raise BadModelFiles(f"tensor {short} is there twice, in two spellings")
         if not name.endswith(IGNORED):
             named[short] = array
     return named
-
-
-def _in_mlx_spelling(name: str) -> str:
-    for ending, ours in STORE_SPELLING.items():
-        if name.endswith(ending):
-            return name.removesuffix(ending) + ours
-    return name
 
 
 def _without_blocks(weights: Mapping[str, mx.array]) -> Iterator[tuple[str, mx.array]]:
@@ -201,87 +149,6 @@ def _check_blocks(path: str, blocks: mx.array, scales: mx.array | None) -> None:
         raise BadModelFiles(f"{name} is {_shown(blocks)}, expected uint8 in blocks of {BLOCK_BYTES}")
     if scales.dtype != mx.uint8 or scales.shape != blocks.shape[:-1]:
         raise BadModelFiles(f"{scales_name} {_shown(scales)} do not fit {name} {_shown(blocks)}")
-
-
-def declarations(config: dict[str, Any], headers: Iterable[Header]) -> dict[str, Declared]:
-    """Path -> what is written about it: in config.json, or in its file's metadata, which wins."""
-    found: dict[str, Declared] = {}
-    section = _section(config)
-    for path, entry in section.items():
-        if isinstance(entry, dict):
-            where = f"config.json: quantization of {path}"
-            size, bits = (_number(entry.get(key), f"{where}: {key}") for key in ("group_size", "bits"))
-            found[path] = Declared(where, size, bits, entry.get("mode", "affine" if bits else None))
-    for header in headers:
-        found.update(_stored(header))
-    return {_own_path(path): said for path, said in found.items()}
-
-
-def _own_path(path: str) -> str:
-    """The path that models rename it to, unless they do more than take a prefix away."""
-    for prefix in PREFIXES:
-        if path.startswith(prefix):
-            return f"model.{path.removeprefix(prefix)}"
-    return path.removeprefix("language_model.")
-
-
-def _section(config: dict[str, Any]) -> dict[str, Any]:
-    """mlx-lm writes it under two names, of which the second is also that of other tools' settings."""
-    section = config.get("quantization") or config.get("quantization_config") or {}
-    if not isinstance(section, dict):
-        raise BadModelFiles(f"config.json: quantization is a {type(section).__name__}, expected an object")
-    return {} if "quant_method" in section else section
-
-
-def _stored(header: Header) -> Iterator[tuple[str, Declared]]:
-    names = {tensor.name for tensor in header.tensors}
-    for name in names:
-        short = _in_mlx_spelling(name)
-        if not short.endswith(SCALES):
-            continue
-        path = short.removesuffix(SCALES)
-        for prefix in (f"{path}.weight.", f"{path}.", ""):
-            if kind := header.metadata.get(f"{prefix}quant_type"):
-                yield path, _declared(path, kind, header.metadata.get(f"{prefix}group_size"))
-                break
-
-
-def _declared(path: str, kind: str, size: str | None) -> Declared:
-    where, known = f"metadata of {path}.weight", kind.lower()
-    group_size = _number(size, f"{where}: group_size")
-    if known in FLOAT_MODES:
-        settings = FLOAT_MODES[known]
-        return Declared(where, group_size or settings.group_size, settings.bits, known)
-    if known in AFFINE_TYPES:
-        return Declared(where, group_size, AFFINE_TYPES[known], "affine")
-    raise UnsupportedModel(f"{where}: unknown quant_type {kind[:MAX_SHOWN]!r}")
-
-
-def _number(value: Any, what: str) -> int | None:
-    """A positive integer, or the digits of one."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        value = int(value[:MAX_SHOWN])
-    if type(value) is not int or value <= 0:
-        raise BadModelFiles(f"{what} is {str(value)[:MAX_SHOWN]!r}, expected a positive integer")
-    return value
-
-
-def refuse_foreign(config: dict[str, Any], headers: Iterable[Header]) -> None:
-    """Checkpoints in the layouts of other tools, told by their name in config.json.
-
-    A store keeps the config.json of what it converted, so tensors in its spelling count for more. What is called
-    by the name of a layout that we read is told by its tensors, too.
-    """
-    section = config.get("quantization_config")
-    if "quantization" in config or not isinstance(section, dict) or "quant_method" not in section:
-        return
-    if section["quant_method"] in READ_METHODS:
-        return
-    if not any(tensor.name.endswith(".weight.scale") for header in headers for tensor in header.tensors):
-        method = str(section["quant_method"])[:MAX_SHOWN]
-        raise UnsupportedModel(f"quantization method {method!r} is not supported: give a checkpoint for MLX")
 
 
 def common_dtype(weights: Mapping[str, mx.array]) -> mx.Dtype:

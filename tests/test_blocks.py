@@ -14,12 +14,15 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from runner.description import describe
 from runner.engine import LoadedModel
-from runner.errors import BadModelFiles
+from runner.errors import BadModelFiles, UnsupportedModel
 from runner.loader import load
+from runner.store.importer import import_directory
 from runner.store.resolve import open_model
 from tests import tiny
 from tests.models.reference import Case, Reference, difference, feed, some_tokens
+from tests.test_import_quantized import quiet, tiny_name
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 EXPERTS, HIDDEN, WIDTH = 3, 64, 96
@@ -126,6 +129,20 @@ def test_blocks_and_their_scales_may_lie_in_different_files(tmp_path: Path, pack
         mx.save_safetensors(str(folder / shard), part)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": place}))
     assert difference(logits(loaded(folder, packed).model), reference.logits(TOKENS)) < 1e-4
+
+
+def test_blocks_go_through_the_store_as_they_are(tmp_path: Path) -> None:
+    tensors, reference = published()
+    folder = checkpoint(tmp_path / "blocks", tensors)
+    store = tmp_path / "store"
+    summary = import_directory(folder, tiny_name(), store, None, quiet)
+    model = open_model("tiny", store)
+    assert difference(logits(load(model, lambda share: None).model), reference.logits(TOKENS)) < 1e-4
+    shown = describe(model)
+    assert shown.matrices == {"mxfp4 (32)": 4}
+    assert shown.parameters == summary.plan.parameters == sum(a.size for a in reference.weights.values())
+    with pytest.raises(UnsupportedModel, match="quantized already"):
+        import_directory(folder, tiny_name(), store, None, quiet, kind="int4")
 
 
 def test_a_float_model_that_kept_the_method_in_its_config_is_read_by_its_tensors(tmp_path: Path) -> None:

@@ -20,15 +20,13 @@ from runner.engine import LoadedModel
 from runner.errors import BadModelFiles, LoadError, UnsupportedModel
 from runner.loader import load
 from runner.models import nn, packed
-from runner.quantization import (
+from runner.quantization import collect, common_spelling, unpack
+from runner.store.quantized import (
     AFFINE_BITS,
     AFFINE_KERNEL_GROUPS,
     FLOAT_MODES,
     Quantization,
-    collect,
-    common_spelling,
     declarations,
-    unpack,
 )
 from runner.store.resolve import open_model
 from runner.types import Done, Event, Failed, GenerateRequest

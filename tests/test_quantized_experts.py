@@ -13,7 +13,7 @@ import pytest
 from runner.errors import BadModelFiles
 from runner.loader import load
 from runner.models.packed import PackedHeads
-from runner.quantization import FLOAT_MODES, Quantization
+from runner.store.quantized import FLOAT_MODES, Quantization
 from runner.store.resolve import open_model
 from tests.test_quantization import (
     CLOSE,

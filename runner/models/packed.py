@@ -17,7 +17,8 @@ from mlx.utils import tree_unflatten
 from runner.models import nn
 from runner.models.layers import HeadLinear
 from runner.models.moe import ExpertLinear
-from runner.quantization import Packed, Quantization
+from runner.quantization import Packed
+from runner.store.quantized import Quantization
 
 
 class PackedMatrix(nn.Module):

@@ -29,7 +29,10 @@ class WeightFile:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """One model's parts: parsed descriptions, and where its tensors lie."""
+    """One model's parts: parsed descriptions, and where its tensors lie.
+
+    template: a chat template that is not in tokenizer_config. Neither it nor the licence has been looked into.
+    """
 
     name: str
     config: dict[str, Any]
@@ -37,6 +40,8 @@ class ModelFiles:
     tokenizer_config: dict[str, Any]
     generation_config: dict[str, Any]
     weights: tuple[WeightFile, ...]
+    template: Path | None = None
+    licence: Path | None = None
 
 
 def require_regular(path: Path, name: str) -> int:

@@ -12,6 +12,8 @@ from runner.errors import BadModelFiles
 from runner.store.files import ModelFiles, WeightFile, parse_object, read_text, require_regular
 
 INDEX = "model.safetensors.index.json"
+LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
+JINJA = "chat_template.jinja"
 
 
 def open_directory(folder: Path, name: str) -> ModelFiles:
@@ -26,7 +28,14 @@ def open_directory(folder: Path, name: str) -> ModelFiles:
         tokenizer_config=_optional(folder, "tokenizer_config.json"),
         generation_config=_optional(folder, "generation_config.json"),
         weights=_weights(folder),
+        template=folder / JINJA if (folder / JINJA).is_file() else None,
+        licence=licence_file(folder),
     )
+
+
+def licence_file(folder: Path) -> Path | None:
+    """The licence's text, under one of its usual names."""
+    return next((folder / name for name in LICENCES if (folder / name).is_file()), None)
 
 
 def _required(folder: Path, name: str) -> dict[str, Any]:

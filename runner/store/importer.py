@@ -1,42 +1,49 @@
-"""Writing a float Hugging Face directory into an Ollama store, as the host's own import does.
+"""Writing a Hugging Face directory into an Ollama store, as the host's own import does, quantized or as it is.
 
-Every tensor becomes a blob of its own, a safetensors file with one entry; every JSON file becomes a blob; then
-comes the config that a host shows and chooses the runner by; the manifest is last, so a failure or Ctrl-C on the
-way leaves nothing but blobs that no manifest names, which hosts remove. Bytes are copied, never converted.
+`planning.py` decides what is written. Every blob is a safetensors file, made source by source, so that no more than
+a tensor is in memory; then comes every JSON file; then the config that a host shows and chooses the runner by; the
+manifest is last.
 
-Knows nothing about arrays or architectures.
+Knows nothing about arrays or architectures: whoever calls brings the function that quantizes a matrix.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.errors import UnsupportedModel
-from runner.store.files import WeightFile, parse_object, read_text
-from runner.store.hf_dir import INDEX, open_directory
+from runner.store.blobs import Blobs, write_manifest
+from runner.store.files import parse_object, read_text
+from runner.store.hf_dir import INDEX, licence_file, open_directory
 from runner.store.names import Name
-from runner.store.ollama import JSON, TENSOR
-from runner.store.safetensors_header import Tensor, read_tensors
+from runner.store.ollama import JSON, LICENSE, TEMPLATE, TENSOR
+from runner.store.plan import Blob, Item, Plan, Source
+from runner.store.planning import make_plan
+from runner.store.quantized import refuse_foreign
+from runner.store.safetensors_header import BITS, read_header
 
-MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
-CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
-TEMPLATE = "application/vnd.ollama.image.template"
-LICENSE = "application/vnd.ollama.image.license"
-FLOATS = frozenset({"F32", "F16", "BF16"})
 COPY_BYTES = 8 * 1024 * 1024
-# What generation_config.json and a host's options share.
-GENERATION_DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
+# Ollama's options, each with the names that generation_config.json may have for it.
+GENERATION_DEFAULTS: dict[str, tuple[type, tuple[str, ...]]] = {
+    "top_k": (int, ("top_k",)),
+    "top_p": (float, ("top_p",)),
+    "min_p": (float, ("min_p",)),
+    "temperature": (float, ("temperature",)),
+    "repeat_last_n": (int, ("repeat_last_n", "penalty_last_n")),
+    "repeat_penalty": (float, ("repetition_penalty", "repeat_penalty", "penalty_repeat")),
+    "presence_penalty": (float, ("presence_penalty",)),
+    "frequency_penalty": (float, ("frequency_penalty",)),
+}
 
-Progress = Callable[[int, int], None]
-"""Called with the tensors written and their number."""
+Progress = Callable[[int, int, str], None]
+"""Called with the bytes that are read, their total, and the tensor that is written now; "" at the end."""
+
+Quantize = Callable[[Item, bytes], Sequence[bytes]]
+"""One source of an item as bytes -> codes, scales and, for affine, biases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,110 +51,135 @@ class Summary:
     """What an import wrote."""
 
     name: Name
-    tensors: int
-    parameters: int
+    plan: Plan
     weight_bytes: int
-    dtype: str
-
-
-class Blobs:
-    """The store's blobs folder; a blob that is there already is not written again."""
-
-    def __init__(self, root: Path) -> None:
-        self._folder = root / "blobs"
-        self._folder.mkdir(parents=True, exist_ok=True)
-
-    def add(self, parts: Iterable[bytes]) -> dict[str, Any]:
-        """Write one blob; returns its digest and size as a manifest has them."""
-        digest, size = hashlib.sha256(), 0
-        with _replacing(self._folder) as (file, settle):
-            for part in parts:
-                digest.update(part)
-                size += len(part)
-                file.write(part)
-            settle(self._folder / f"sha256-{digest.hexdigest()}")
-        return {"digest": f"sha256:{digest.hexdigest()}", "size": size}
+    """In the store; those of the directory are `source_bytes`."""
+    source_bytes: int
 
 
 def import_directory(
-    folder: Path, name: Name, root: Path, template: str | None, progress: Progress
+    folder: Path,
+    name: Name,
+    root: Path,
+    template: str | None,
+    progress: Progress,
+    *,
+    kind: str | None = None,
+    quantize: Quantize | None = None,
 ) -> Summary:
     """Write the model and its manifest; replaces a model of the same name.
 
-    template: a chat template in Go's language, which hosts need to chat with it. Raises BadModelFiles or
-    UnsupportedModel before anything is written that a host would see.
+    template: a chat template in Go's language, which hosts need to chat with it. kind: a key of KINDS for what
+    `quantize` does to the matrices that `policy.py` picks. Raises BadModelFiles or UnsupportedModel before anything
+    is written that a host would see.
     """
     files = open_directory(folder, folder.name)
-    tensors = [(file, tensor) for file in files.weights for tensor in read_tensors(file.path, file.name)]
-    for _, tensor in tensors:
-        if tensor.dtype not in FLOATS:
-            raise UnsupportedModel(
-                f"tensor {tensor.name} is {tensor.dtype}; only float models can be imported"
-            )
+    headers = [(file, read_header(file.path, file.name)) for file in files.weights]
+    refuse_foreign(files.config, [header for _, header in headers])
+    plan = make_plan(files.config, headers, kind)
     blobs = Blobs(root)
-    layers = []
-    for done, (file, tensor) in enumerate(tensors):
-        progress(done, len(tensors))
-        layers.append({"mediaType": TENSOR, **blobs.add(_safetensors(file, tensor)), "name": tensor.name})
-    progress(len(tensors), len(tensors))
+    writing = _Writing(progress, plan.source_bytes, quantize)
+    layers = [
+        {"mediaType": TENSOR, **blobs.add(writing.file(blob)), "name": blob.name} for blob in plan.blobs
+    ]
+    weight_bytes = sum(layer["size"] for layer in layers)
+    progress(plan.source_bytes, plan.source_bytes, "")
     for path in sorted(folder.glob("*.json")):
         if path.name != INDEX:
             parse_object(text := read_text(path, path.name), path.name)
             layers.append({"mediaType": JSON, **blobs.add([text.encode()]), "name": path.name})
     layers += [{"mediaType": kind, **blobs.add([text.encode()])} for kind, text in _texts(folder, template)]
-    summary = _summary(name, [tensor for _, tensor in tensors])
-    config = _host_config(files.config, files.generation_config, summary)
-    _write_manifest(root, name, blobs.add([json.dumps(config).encode()]), layers)
-    return summary
+    config = _host_config(files.config, files.generation_config, plan)
+    write_manifest(root, name, blobs.add([json.dumps(config).encode()]), layers)
+    source_bytes = sum(tensor.size for _, header in headers for tensor in header.tensors)
+    return Summary(name, plan, weight_bytes, source_bytes)
 
 
-def _safetensors(file: WeightFile, tensor: Tensor) -> Iterator[bytes]:
-    """The bytes of a safetensors file with this tensor alone; the header is padded to a multiple of eight."""
-    entry = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [0, tensor.size]}
-    header = json.dumps({tensor.name: entry}, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    yield len(header).to_bytes(8, "little") + header
-    with file.path.open("rb") as source:
-        source.seek(tensor.start)
-        left = tensor.size
-        while left:
-            part = source.read(min(left, COPY_BYTES))
-            if not part:
-                raise OSError(f"{file.name} became shorter while it was read")
-            left -= len(part)
-            yield part
+class _Writing:
+    """Makes the bytes of one blob after the other."""
+
+    def __init__(self, progress: Progress, total: int, quantize: Quantize | None) -> None:
+        self._progress, self._total, self._quantize = progress, total, quantize
+        self._done = 0
+
+    def file(self, blob: Blob) -> Iterator[bytes]:
+        """A safetensors file: first what is written as it comes, then the scales and biases that came with it."""
+        entries, later = [], []
+        for item in blob.items:
+            first, *rest = item.stored
+            entries.append(first)
+            later += rest
+        yield _header([*entries, *later], blob.metadata)
+        companions: list[bytes] = []
+        for item in blob.items:
+            kept: list[list[bytes]] = [[] for _ in item.stored[1:]]
+            for source in item.sources:
+                self._progress(self._done, self._total, item.name)
+                if item.kind is None:
+                    yield from self._copied(source)
+                else:
+                    assert self._quantize is not None
+                    codes, *others = self._quantize(item, b"".join(self._copied(source, source.size)))
+                    yield codes
+                    for parts, other in zip(kept, others, strict=True):
+                        parts.append(other)
+            companions += [b"".join(parts) for parts in kept]
+        yield from companions
+
+    def _copied(self, source: Source, at_once: int = COPY_BYTES) -> Iterator[bytes]:
+        with source.file.path.open("rb") as file:
+            file.seek(source.start)
+            left = source.size
+            while left:
+                part = file.read(min(left, at_once))
+                if not part:
+                    raise OSError(f"{source.file.name} became shorter while it was read")
+                left -= len(part)
+                self._done += len(part)
+                yield part
+
+
+def _header(entries: list[tuple[str, str, tuple[int, ...]]], metadata: Any) -> bytes:
+    """For data in this order; padded to a multiple of eight."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, dtype, shape in entries:
+        begin, end = end, end + math.prod(shape) * BITS[dtype] // 8
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _texts(folder: Path, template: str | None) -> Iterator[tuple[str, str]]:
     if template is not None:
         yield TEMPLATE, template
-    for name in ("LICENSE", "LICENSE.txt", "LICENSE.md"):
-        if (folder / name).is_file():
-            yield LICENSE, read_text(folder / name, name)
-            return
+    if licence := licence_file(folder):
+        yield LICENSE, read_text(licence, licence.name)
 
 
-def _summary(name: Name, tensors: list[Tensor]) -> Summary:
-    bytes_by_dtype: dict[str, int] = {}
-    for tensor in tensors:
-        bytes_by_dtype[tensor.dtype] = bytes_by_dtype.get(tensor.dtype, 0) + tensor.size
-    dtype = max(bytes_by_dtype, key=lambda kind: bytes_by_dtype[kind])
-    parameters = sum(tensor.count for tensor in tensors)
-    return Summary(name, len(tensors), parameters, sum(bytes_by_dtype.values()), dtype)
-
-
-def _host_config(config: dict[str, Any], generation: dict[str, Any], summary: Summary) -> dict[str, Any]:
+def _host_config(config: dict[str, Any], generation: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """What can be done with pictures or sound is not said, since this runner does nothing with them; whether there
+    are tools and thinking, a host sees from the template."""
     family = str(config.get("model_type", "unknown"))
     return {
         "model_format": "safetensors",
         "model_family": family,
         "model_families": [family],
-        "model_type": size_text(summary.parameters),
-        "file_type": summary.dtype.lower(),
-        "requires": "0.14.0",
+        "model_type": size_text(plan.parameters),
+        "file_type": plan.file_type,
+        "requires": "0.19.0" if plan.quantized else "0.14.0",
         "capabilities": ["completion"],
-        "generation_defaults": {key: generation[key] for key in GENERATION_DEFAULTS if key in generation},
+        "generation_defaults": dict(_generation_defaults(generation)),
     }
+
+
+def _generation_defaults(generation: dict[str, Any]) -> Iterator[tuple[str, int | float]]:
+    for option, (number, names) in GENERATION_DEFAULTS.items():
+        values = (generation.get(name) for name in names)
+        found = next((value for value in values if type(value) in (int, float)), None)
+        if found is not None and math.isfinite(found):
+            yield option, number(found)
 
 
 def size_text(parameters: int) -> str:
@@ -156,37 +188,3 @@ def size_text(parameters: int) -> str:
         if parameters >= unit:
             return f"{parameters / unit:.1f}{letter}"
     return str(parameters)
-
-
-def _write_manifest(root: Path, name: Name, config: dict[str, Any], layers: list[dict[str, Any]]) -> None:
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "config": {"mediaType": CONFIG_TYPE, **config},
-        "layers": layers,
-    }
-    target = root / "manifests" / name.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # The temporary file lies beside the manifests, not among them: a host lists whatever it finds there.
-    with _replacing(root) as (file, settle):
-        file.write(json.dumps(manifest).encode())
-        settle(target)
-
-
-@contextlib.contextmanager
-def _replacing(folder: Path) -> Iterator[tuple[Any, Callable[[Path], None]]]:
-    """A temporary file and the function that gives it its name; it is gone if that is never called."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".import-", dir=folder)
-
-    def settle(target: Path) -> None:
-        file.flush()
-        os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file, settle
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)

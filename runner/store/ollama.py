@@ -24,6 +24,8 @@ from runner.store.names import Name
 
 TENSOR = "application/vnd.ollama.image.tensor"
 JSON = "application/vnd.ollama.image.json"
+TEMPLATE = "application/vnd.ollama.image.template"
+LICENSE = "application/vnd.ollama.image.license"
 DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 MAX_SHOWN = 80
 
@@ -49,9 +51,8 @@ def find(root: Path, name: Name) -> Path | None:
 
 def open_manifest(root: Path, name: Name, manifest: Path) -> ModelFiles:
     """Raises BadModelFiles for what is missing or broken, UnsupportedModel for a model without tensor layers."""
-    layers = list(
-        _layers(root, parse_object(read_text(manifest, f"manifest of {name}"), f"manifest of {name}"))
-    )
+    parsed = parse_object(read_text(manifest, f"manifest of {name}"), f"manifest of {name}")
+    layers = list(_layers(root, parsed))
     tensors = {layer.digest: layer for layer in layers if layer.media_type == TENSOR}
     if not tensors:
         raise UnsupportedModel(
@@ -65,6 +66,8 @@ def open_manifest(root: Path, name: Name, manifest: Path) -> ModelFiles:
         tokenizer_config=_object(files, "tokenizer_config.json"),
         generation_config=_object(files, "generation_config.json"),
         weights=tuple(WeightFile(layer.path, f"layer {layer.name}") for layer in tensors.values()),
+        template=_text(root, parsed, TEMPLATE),
+        licence=_text(root, parsed, LICENSE),
     )
 
 
@@ -96,6 +99,14 @@ def _checked(root: Path, entry: dict[str, Any]) -> Layer:
     if found != size:
         raise BadModelFiles(f"layer {name}: {found} bytes, the manifest says {size!r}: is it all there?")
     return Layer(str(media_type), name, str(digest), path)
+
+
+def _text(root: Path, manifest: dict[str, Any], media_type: str) -> Path | None:
+    """Where the first layer of a kind lies, for which a model need not be refused if it is broken."""
+    for entry in manifest["layers"]:
+        if entry.get("mediaType") == media_type:
+            return blob_path(root, str(entry.get("digest")))
+    return None
 
 
 def _required(files: dict[str, Layer], name: str) -> Layer:

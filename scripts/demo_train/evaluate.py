@@ -52,9 +52,9 @@ def held_out_rows(tokenizer: Tokenizer, count: int = HELD_OUT_DOCUMENTS) -> list
     return [tokenizer.encode(next(source), add_special_tokens=False).ids[:MAX_SCORED] for _ in range(count)]
 
 
-def perplexity(forward: Forward, tokenizer: Tokenizer) -> Perplexity:
+def perplexity(forward: Forward, tokenizer: Tokenizer, count: int = HELD_OUT_DOCUMENTS) -> Perplexity:
     """exp of the mean negative log-likelihood of every token but each document's first."""
-    rows = sorted(held_out_rows(tokenizer), key=len)
+    rows = sorted(held_out_rows(tokenizer, count), key=len)
     total, scored = 0.0, 0
     for at in range(0, len(rows), 25):
         some = rows[at : at + 25]

@@ -47,7 +47,7 @@ def program(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """demo; endless, which is slow and never stops by itself; and two that do not load."""
+    """demo, also quantized; endless, which is slow and never stops by itself; and two that do not load."""
     folder = tmp_path_factory.mktemp("store")
     models = tmp_path_factory.mktemp("models")
     endless = tiny.write(
@@ -70,6 +70,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(command, env=environment, check=True, capture_output=True)
 
     bring_in(DEMO_FOLDER, "demo", "--template", DEMO_TEMPLATE)
+    bring_in(DEMO_FOLDER, "demo:int4", "--template", DEMO_TEMPLATE, "--quantize", "int4")
     bring_in(endless, "endless")
     bring_in(strange, "strange")
     bring_in(torn, "torn")

@@ -68,6 +68,19 @@ def test_chat_answers_at_once_and_in_pieces(host: Host) -> None:
     check_counts(last)
 
 
+def test_a_quantized_import_answers_and_is_shown_as_what_it_is(host: Host) -> None:
+    assert host.generate(SUM, model="demo:int4", options=GREEDY)["response"] == SUM_ANSWER
+    if not host.is_since("v0.34.0"):
+        return  # older ones look at the first blob only
+    answer = host.ask("/api/show", model="demo:int4", verbose=True)
+    assert answer["details"]["quantization_level"] == "int4"
+    assert answer["model_info"]["general.parameter_count"] == 5_672_192
+    kinds = {tensor["name"]: tensor["type"] for tensor in answer["tensors"]}
+    assert kinds["model.layers.0.mlp.gate_proj.weight"] == "int4"
+    assert kinds["model.layers.0.mlp.down_proj.weight"] == "int8"
+    assert kinds["model.embed_tokens.weight"] == "BF16"
+
+
 def test_a_raw_prompt_is_not_dressed(host: Host) -> None:
     start, options = "Once upon a time", GREEDY | {"num_predict": 6}
     raw = host.generate(start, raw=True, options=options)

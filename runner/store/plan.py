@@ -1,0 +1,99 @@
+"""What an import writes: blobs, the tensors in each, and the bytes that each tensor is made of.
+
+Knows nothing about arrays, or about why something is planned: that is `planning.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from runner.store.files import WeightFile
+from runner.store.quantized import KINDS, Quantization
+from runner.store.safetensors_header import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A tensor and the file that it is in."""
+
+    file: WeightFile
+    tensor: Tensor
+
+    @property
+    def source(self) -> Source:
+        return Source(self.file, self.tensor.start, self.tensor.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Bytes of a file: a tensor, or one matrix of a stack."""
+
+    file: WeightFile
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """Each source is [in, step * out], and every `step`-th row of its transpose is meant, from `first` on."""
+
+    first: int = 0
+    step: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A tensor: its sources one behind the other. With a `kind` each source is a matrix to be quantized."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    sources: tuple[Source, ...]
+    kind: str | None = None
+    turned: Turned | None = None
+
+    @property
+    def how(self) -> Quantization:
+        assert self.kind is not None
+        return KINDS[self.kind]
+
+    @property
+    def stored(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """Name, dtype and shape of what is written: the tensor, or codes, scales and, for affine, biases."""
+        if self.kind is None:
+            return [(self.name, self.dtype, self.shape)]
+        *rows, width = self.shape
+        groups = (*rows, width // self.how.group_size)
+        codes = (self.name, "U32", (*rows, width * self.how.bits // 32))
+        if self.how.mode != "affine":
+            return [codes, (f"{self.name}.scale", "U8", groups)]
+        return [codes, (f"{self.name}.scale", self.dtype, groups), (f"{self.name}.bias", self.dtype, groups)]
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One file of the store."""
+
+    name: str
+    items: tuple[Item, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The blobs, and what a host shows of them."""
+
+    blobs: tuple[Blob, ...]
+    file_type: str
+    """What most of the model is, "" if that cannot be said in a word."""
+    quantized: bool
+    parameters: int
+    kinds: Counter[str]
+    """How many tensors are int4, BF16 and so on."""
+
+    @property
+    def source_bytes(self) -> int:
+        """To be read; more than there are where one source is read twice."""
+        return sum(source.size for blob in self.blobs for item in blob.items for source in item.sources)

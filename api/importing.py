@@ -33,8 +33,8 @@ examples:
 The store is $OLLAMA_MODELS, or ~/.ollama/models; a model of the same name is replaced. A host needs a chat template
 in Go's template language to chat with the model; without one it passes prompts as they are.
 
-Weights are copied as they are, floats (F32, F16, BF16) or quantized ones of MLX (mlx-community's). --quantize makes
-the matrices of a float model smaller:
+Weights are copied as they are: floats (F32, F16, BF16), quantized ones of MLX (mlx-community's), nvfp4 of ModelOpt
+and compressed-tensors. --quantize makes the matrices of a float model smaller:
 
   int4    4.5 bits a number, groups of 64 with scale and bias     int8    8.5 bits, the same
   mxfp4   4.25 bits, groups of 32 with a power of two             mxfp8   8.25 bits, the same

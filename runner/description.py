@@ -13,6 +13,8 @@ from typing import Any
 from runner import models
 from runner.errors import BadModelFiles, LoadError
 from runner.store.files import ModelFiles, read_text
+from runner.store.nvfp4 import in_mlx_names
+from runner.store.planning import by_name
 from runner.store.quantized import (
     BLOCK_SCALES,
     BLOCKS,
@@ -65,8 +67,10 @@ class Description:
 def describe(files: ModelFiles) -> Description:
     """Raises BadModelFiles for weight files that are none."""
     config = files.config
-    headers = [read_header(file.path, file.name) for file in files.weights]
-    tensors = {in_mlx_spelling(tensor.name): tensor for header in headers for tensor in header.tensors}
+    read = [(file, read_header(file.path, file.name)) for file in files.weights]
+    headers = [header for _, header in read]
+    found = in_mlx_names(by_name(read))
+    tensors = {in_mlx_spelling(name): located.tensor for name, located in found.items()}
     parameters, matrices, floats = _counted(tensors, Written(config, headers))
     context, trouble = _context_or_trouble(config, headers)
     heads = _integer(config, "num_attention_heads")

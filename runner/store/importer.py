@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.errors import BadModelFiles
 from runner.store.blobs import Blobs, write_manifest
 from runner.store.files import parse_object, read_text
 from runner.store.hf_dir import INDEX, licence_file, open_directory
@@ -23,7 +25,6 @@ from runner.store.names import Name
 from runner.store.ollama import JSON, LICENSE, TEMPLATE, TENSOR
 from runner.store.plan import Blob, Item, Plan, Source
 from runner.store.planning import make_plan
-from runner.store.quantized import refuse_foreign
 from runner.store.safetensors_header import BITS, read_header
 
 COPY_BYTES = 8 * 1024 * 1024
@@ -75,7 +76,6 @@ def import_directory(
     """
     files = open_directory(folder, folder.name)
     headers = [(file, read_header(file.path, file.name)) for file in files.weights]
-    refuse_foreign(files.config, [header for _, header in headers])
     plan = make_plan(files.config, headers, kind)
     blobs = Blobs(root)
     writing = _Writing(progress, plan.source_bytes, quantize)
@@ -115,7 +115,9 @@ class _Writing:
             kept: list[list[bytes]] = [[] for _ in item.stored[1:]]
             for source in item.sources:
                 self._progress(self._done, self._total, item.name)
-                if item.kind is None:
+                if source.inverted:
+                    yield _inverted(source, b"".join(self._copied(source)))
+                elif item.kind is None:
                     yield from self._copied(source)
                 else:
                     assert self._quantize is not None
@@ -137,6 +139,13 @@ class _Writing:
                 left -= len(part)
                 self._done += len(part)
                 yield part
+
+
+def _inverted(source: Source, data: bytes) -> bytes:
+    numbers = [number for (number,) in struct.iter_unpack("<f", data)]
+    if not all(math.isfinite(number) and number for number in numbers):
+        raise BadModelFiles(f"{source.file.name}: a global scale is {numbers}, whose inverse is needed")
+    return struct.pack(f"<{len(numbers)}f", *(1 / number for number in numbers))
 
 
 def _header(entries: list[tuple[str, str, tuple[int, ...]]], metadata: Any) -> bytes:

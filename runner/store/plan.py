@@ -16,14 +16,15 @@ from runner.store.safetensors_header import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A tensor and the file that it is in."""
+    """A tensor and the file that it is in. inverted: one over each of its numbers, of F32, is meant."""
 
     file: WeightFile
     tensor: Tensor
+    inverted: bool = False
 
     @property
     def source(self) -> Source:
-        return Source(self.file, self.tensor.start, self.tensor.size)
+        return Source(self.file, self.tensor.start, self.tensor.size, self.inverted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Source:
     file: WeightFile
     start: int
     size: int
+    inverted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

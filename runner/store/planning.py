@@ -16,6 +16,7 @@ from typing import Any
 
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.store.files import WeightFile
+from runner.store.nvfp4 import in_mlx_names
 from runner.store.plan import Blob, Item, Located, Plan, Source, Turned
 from runner.store.policy import kind_of
 from runner.store.quantized import (
@@ -32,6 +33,7 @@ from runner.store.quantized import (
     in_mlx_spelling,
     logical_count,
     quant_type,
+    refuse_foreign,
 )
 from runner.store.safetensors_header import Header
 
@@ -53,15 +55,20 @@ def make_plan(config: dict[str, Any], files: Iterable[tuple[WeightFile, Header]]
     Raises BadModelFiles or UnsupportedModel, naming the tensor, for what cannot be imported.
     """
     listed = list(files)
-    found = _by_name(listed)
+    headers = [header for _, header in listed]
+    there = by_name(listed)
+    found = in_mlx_names(there)
+    if found is there:
+        refuse_foreign(config, headers)
     if not any(in_mlx_spelling(name).endswith((SCALES, BLOCKS)) for name in found):
         return _plan_floats(found, config, kind)
     if kind:
         raise UnsupportedModel("the model is quantized already; --quantize takes float models")
-    return _plan_quantized(found, Written(config, [header for _, header in listed]))
+    return _plan_quantized(found, Written(config, headers))
 
 
-def _by_name(files: Iterable[tuple[WeightFile, Header]]) -> Found:
+def by_name(files: Iterable[tuple[WeightFile, Header]]) -> Found:
+    """The tensors of all files."""
     found: Found = {}
     for file, header in files:
         for tensor in header.tensors:

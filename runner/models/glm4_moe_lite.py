@@ -1,13 +1,9 @@
 """GLM-4.7-Flash, and what was published in its shape (Glm4MoeLiteForCausalLM, GLM4MoeLite).
 
-Attention is latent (DeepSeek-V2, arXiv 2405.04434): a position is remembered as one vector, the latent, from which
-each head's key and value are linear maps, beside one short rotated key that all heads share. MLPs are mixtures of
-experts behind some dense ones, with a sigmoid for a router and an MLP that every token uses (DeepSeek-V3, arXiv
-2412.19437).
+Attention is latent (`latent.py`). MLPs are mixtures of experts behind some dense ones, with a sigmoid for a router
+and an MLP that every token uses (DeepSeek-V3, arXiv 2412.19437).
 
-Letters beside those of `models/base.py` and `models/moe.py`:
-
-    Z  the latent        C  content part of a head's key        R  rotated part of a key        W  a head's value
+Letters are those of `models/base.py`, `models/latent.py` and `models/moe.py`.
 
 Knows nothing about files, tokens or requests.
 """
@@ -19,8 +15,6 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from runner import quantization
-from runner.cache.base import LayerCache, Mask
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.models import nn
 from runner.models.config import (
@@ -31,65 +25,13 @@ from runner.models.config import (
     Fields,
     shown,
 )
-from runner.models.layers import Block, CausalLM, GatedMLP, HeadLinear
-from runner.models.moe import Experts, add_tensor, join_experts
-from runner.models.rope import Rope, RopeConfig, read_scaling
+from runner.models.latent import Attention, AttentionConfig, split_latent_maps
+from runner.models.layers import Block, CausalLM, GatedMLP
+from runner.models.moe import Experts, join_experts
+from runner.models.rope import Rope
 
 DEFAULT_EPS = 1e-5
-# Of the norms inside attention: transformers gives them this one, whatever rms_norm_eps says.
-LATENT_EPS = 1e-6
 DENSE, SPARSE = "dense", "sparse"
-
-
-@dataclass(frozen=True)
-class AttentionConfig:
-    rope: RopeConfig
-    scale: float  # of the scores
-    bias: bool
-    query_rank: int | None  # of the product that queries are made by; None: of one matrix
-    latent: int  # Z
-    content: int  # C
-    rotated: int  # R
-    value: int  # W
-
-    @classmethod
-    def read(cls, fields: Fields, positions: int) -> AttentionConfig:
-        fields.ignore("qk_head_dim")  # it is the sum of two others
-        # transformers reads both names.
-        width = fields.integer("head_dim", 64, high=MAX_WIDTH)
-        rotated = fields.integer("qk_rope_head_dim", width, high=MAX_WIDTH)
-        content = fields.integer("qk_nope_head_dim", 192, high=MAX_WIDTH)
-        ranked = "q_lora_rank" in fields  # null is a value
-        return cls(
-            rope=read_rope(fields, rotated, positions),
-            scale=read_scale(fields, content + rotated),
-            bias=fields.flag("attention_bias", False),
-            query_rank=fields.optional_integer("q_lora_rank", high=MAX_WIDTH) if ranked else 768,
-            latent=fields.integer("kv_lora_rank", 512, high=MAX_WIDTH),
-            content=content,
-            rotated=rotated,
-            value=fields.integer("v_head_dim", 256, high=MAX_WIDTH),
-        )
-
-
-def read_rope(fields: Fields, rotated: int, positions: int) -> RopeConfig:
-    rope = RopeConfig.read(fields, rotated, positions)
-    if rope.dims != rotated:
-        raise UnsupportedModel(
-            f"config.json: partial_rotary_factor rotates {rope.dims} of qk_rope_head_dim, {rotated}, numbers;"
-            " only 1 is supported"
-        )
-    return replace(rope, traditional=fields.flag("rope_interleave", True))
-
-
-def read_scale(fields: Fields, width: int) -> float:
-    """1/sqrt(width of a key); stretched positions sharpen it if `mscale_all_dim` says so."""
-    kind, scaling = read_scaling(fields)
-    growth = scaling.optional_number("mscale_all_dim")
-    if kind == "default" or not growth:
-        return 1 / math.sqrt(width)
-    sharper = 0.1 * growth * math.log(max(scaling.number("factor"), 1.0)) + 1
-    return sharper**2 / math.sqrt(width)
 
 
 @dataclass(frozen=True)
@@ -191,94 +133,6 @@ def read_sparse(fields: Fields, layers: int) -> tuple[bool, ...]:
     return tuple(kind == SPARSE for kind in kinds)
 
 
-class Attention(nn.Module):
-    """Latent attention in two orders of the same products. *Absorbed*, queries go to the latents and what they
-    find comes back: little for each query, much for each pair. *Expanded*, latents become each head's keys and
-    values: much for each position, little for each pair.
-
-    The cache holds [latent, rotated key] as its one head's key, and a value of no width.
-    """
-
-    def __init__(self, decoder: DecoderConfig, config: AttentionConfig, rope: Rope) -> None:
-        super().__init__()
-        hidden, heads = decoder.hidden_size, decoder.num_attention_heads
-        width = config.content + config.rotated  # of a query
-        self.heads = heads
-        self.latent, self.content = config.latent, config.content
-        self.rotated, self.value = config.rotated, config.value
-        self.scale = config.scale
-        self.rope = rope
-        self.low_rank = config.query_rank is not None
-        if config.query_rank is None:
-            self.q_proj = nn.Linear(hidden, heads * width, bias=False)
-        else:
-            self.q_a_proj = nn.Linear(hidden, config.query_rank, bias=config.bias)
-            self.q_a_layernorm = nn.RMSNorm(config.query_rank, LATENT_EPS)
-            self.q_b_proj = nn.Linear(config.query_rank, heads * width, bias=False)
-        self.kv_a_proj_with_mqa = nn.Linear(hidden, config.latent + config.rotated, bias=config.bias)
-        self.kv_a_layernorm = nn.RMSNorm(config.latent, LATENT_EPS)
-        self.embed_q = HeadLinear(config.content, config.latent, heads)
-        self.unembed_out = HeadLinear(config.latent, config.value, heads)
-        self.o_proj = nn.Linear(heads * config.value, hidden, bias=config.bias)
-
-    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
-        """[B,L,E] -> [B,L,E]; `offset` is the cache's, as an int32 scalar shared by all layers."""
-        batch, length, _ = x.shape
-        content, rotated = self.project_queries(x, offset)
-        new = self.project_keys(x, offset)  # [B,1,L,Z+R]
-        keys, _ = cache.update(new, new[..., :0])  # [B,1,S,Z+R]
-        attend = self.absorbed if self.absorbing_is_less(length, keys.shape[2]) else self.expanded
-        out = attend(content, rotated, keys, mask)  # [B,H,L,W]
-        joined = out.transpose(0, 2, 1, 3).reshape(batch, length, -1)  # [B,L,H*W]
-        return self.o_proj(joined)
-
-    def project_queries(self, x: mx.array, offset: mx.array) -> tuple[mx.array, mx.array]:
-        """[B,L,E] -> content [B,H,L,C], rotated [B,H,L,R]."""
-        batch, length, _ = x.shape
-        made = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if self.low_rank else self.q_proj(x)
-        made = made.reshape(batch, length, self.heads, -1).transpose(0, 2, 1, 3)  # [B,H,L,C+R]
-        rotated = self.rope(made[..., self.content :], offset)
-        if self.rope.score_scale != 1.0:  # only a part of each score is a product of rotated numbers
-            rotated = rotated * self.rope.score_scale
-        return made[..., : self.content], rotated
-
-    def project_keys(self, x: mx.array, offset: mx.array) -> mx.array:
-        """[B,L,E] -> what is remembered of it, [B,1,L,Z+R]."""
-        made = self.kv_a_proj_with_mqa(x)[:, None]  # [B,1,L,Z+R]
-        latent = self.kv_a_layernorm(made[..., : self.latent])
-        return mx.concatenate([latent, self.rope(made[..., self.latent :], offset)], axis=-1)
-
-    def absorbing_is_less(self, length: int, kept: int) -> bool:
-        """Whether fewer multiplications are absorbed than expanded, for each head."""
-        maps, pairs = self.latent * (self.content + self.value), length * kept
-        absorbed = length * maps + pairs * 2 * (self.latent + self.rotated)
-        expanded = kept * maps + pairs * (self.content + self.rotated + self.value)
-        return absorbed < expanded
-
-    def absorbed(self, content: mx.array, rotated: mx.array, keys: mx.array, mask: Mask) -> mx.array:
-        """Queries over [B,1,S,Z+R] -> [B,H,L,W]. Whole keys stand for the values, because a slice of them would be
-        copied.
-        """
-        queries = mx.concatenate([self.embed_q(content), rotated], axis=-1)  # [B,H,L,Z+R]
-        single = queries.shape[2] == 1
-        if single:  # one head of H positions, whose keys are read once, not H heads of one
-            queries = queries.swapaxes(1, 2)  # [B,1,H,Z+R]
-        out = mx.fast.scaled_dot_product_attention(queries, keys, keys, scale=self.scale, mask=mask)
-        if single:
-            out = out.swapaxes(1, 2)  # [B,H,1,Z+R]
-        return self.unembed_out(out[..., : self.latent])
-
-    def expanded(self, content: mx.array, rotated: mx.array, keys: mx.array, mask: Mask) -> mx.array:
-        """The same."""
-        batch, _, kept, _ = keys.shape
-        latent = mx.contiguous(keys[..., : self.latent])  # once, not for each head
-        shared = mx.broadcast_to(keys[..., self.latent :], (batch, self.heads, kept, self.rotated))
-        queries = mx.concatenate([content, rotated], axis=-1)  # [B,H,L,C+R]
-        keys = mx.concatenate([self.embed_q.transposed(latent), shared], axis=-1)  # [B,H,S,C+R]
-        values = self.unembed_out(latent)  # [B,H,S,W]
-        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
-
-
 class Router(nn.Module):
     """Picks by score and a learned correction, which keeps experts equally busy; weighs by the score alone. All of
     it is done in float32: half precision makes ties, and a tie picks another expert.
@@ -353,40 +207,7 @@ class Model(CausalLM):
         kept = {
             name: array for name, array in super().rename(weights).items() if not name.startswith(dropped)
         }
-        return join_experts(split_latent_maps(kept, config), config.experts.experts)
-
-
-def split_latent_maps(weights: dict[str, mx.array], config: Glm4MoeLiteConfig) -> dict[str, mx.array]:
-    """`kv_b_proj` [H*(C+W),Z] as the two products that it is used in, as mlx-lm's files have it: `embed_q` [H,Z,C]
-    and `unembed_out` [H,W,Z]. A quantized one becomes floats, since its groups run along Z.
-    """
-    heads, its = config.decoder.num_attention_heads, config.attention
-    shape = (heads * (its.content + its.value), its.latent)
-    common = quantization.common_dtype(weights)
-    whole: dict[str, dict[str, mx.array]] = {}
-    made: dict[str, mx.array] = {}
-    for name, array in weights.items():
-        path, dot, part = name.partition(".kv_b_proj.")
-        if dot and part in PARTS:
-            whole.setdefault(path, {})[name] = array
-        else:
-            made[name] = array
-    for path, tensors in whole.items():
-        both = _floats(f"{path}.kv_b_proj", tensors, shape, common).reshape(heads, -1, its.latent)
-        keys, values = mx.split(both, [its.content], axis=1)
-        add_tensor(made, f"{path}.embed_q.weight", mx.contiguous(keys.swapaxes(1, 2)))
-        add_tensor(made, f"{path}.unembed_out.weight", mx.contiguous(values))
-    return made
-
-
-PARTS = ("weight", "scales", "biases", "global_scale")
-
-
-def _floats(path: str, tensors: dict[str, mx.array], shape: tuple[int, ...], common: mx.Dtype) -> mx.array:
-    name = f"{path}.weight"
-    packed = quantization.collect(tensors, {name: shape}, {})
-    if path in packed:
-        return packed[path].dequantized(packed[path].dtype(common))
-    if tensors[name].shape != shape:
-        raise BadModelFiles(f"wrong shapes: {name} {tuple(tensors[name].shape)}, expected {shape}")
-    return tensors[name]
+        return join_experts(
+            split_latent_maps(kept, config.decoder.num_attention_heads, config.attention),
+            config.experts.experts,
+        )

@@ -14,7 +14,8 @@ from runner.models import nn
 from runner.models.config import Fields
 from runner.models.gated_delta import GatedDeltaNet
 from runner.models.layers import GatedMLP
-from runner.models.qwen3_next import HybridConfig, HybridModel, text_fields
+from runner.models.qwen3_next import HybridModel
+from runner.models.qwen3_next_config import HybridConfig, text_fields
 
 
 class LinearAttention(GatedDeltaNet):

@@ -13,7 +13,8 @@ from runner.errors import BadModelFiles
 from runner.models.base import Config
 from runner.models.config import Fields
 from runner.models.qwen3_5 import LinearAttention
-from runner.models.qwen3_next import HybridConfig, HybridModel, MixtureConfig, SparseMLP, text_fields
+from runner.models.qwen3_next import HybridModel, SparseMLP
+from runner.models.qwen3_next_config import HybridConfig, MixtureConfig, text_fields
 
 DEFAULTS: Config = {"intermediate_size": 1}  # required of others, but there is no dense MLP here
 

@@ -11,7 +11,8 @@ from runner.errors import BadModelFiles, UnsupportedModel
 from runner.models import build
 from runner.models.base import Config
 from runner.models.config import Fields
-from runner.models.glm4_moe_lite import Attention, ExpertsConfig, Glm4MoeLiteConfig, Router
+from runner.models.glm4_moe_lite import ExpertsConfig, Glm4MoeLiteConfig, Router
+from runner.models.latent import Attention
 from tests.models.reference import TINY, Case, Reference, difference, feed, load, some_tokens
 from tests.models.test_architectures import CASES
 

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,17 +60,16 @@ def write_manifest(root: Path, name: Name, config: dict[str, Any], layers: list[
 @contextlib.contextmanager
 def _replacing(folder: Path) -> Iterator[tuple[Any, Callable[[Path], None]]]:
     """A temporary file and the function that gives it its name; it is gone if that is never called."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".import-", dir=folder)
+    temporary = folder / f".import-{secrets.token_hex(8)}"  # named first, so that Ctrl-C finds it at any time
 
     def settle(target: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+        temporary.chmod(0o644)
+        temporary.replace(target)
 
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             yield file, settle
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)

@@ -591,6 +591,14 @@ def test_what_cannot_be_imported_is_one_line(
     assert not (tmp_path / "store").exists()
 
 
+def test_a_broken_description_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "tiny", floats())
+    (folder / "special_tokens_map.json").write_text("[]")
+    with pytest.raises(BadModelFiles, match="special_tokens_map"):
+        bring_in(folder, tmp_path / "store", "int4")
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "tiny", floats())
     mx.save_safetensors(str(folder / "other.safetensors"), {UP: mx.zeros(2)})

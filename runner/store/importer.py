@@ -77,6 +77,7 @@ def import_directory(
     files = open_directory(folder, folder.name)
     headers = [(file, read_header(file.path, file.name)) for file in files.weights]
     plan = make_plan(files.config, headers, kind)
+    described = [*_descriptions(folder), *_texts(folder, template)]  # what is wrong with them is said at once
     blobs = Blobs(root)
     writing = _Writing(progress, plan.source_bytes, quantize)
     layers = [
@@ -84,11 +85,7 @@ def import_directory(
     ]
     weight_bytes = sum(layer["size"] for layer in layers)
     progress(plan.source_bytes, plan.source_bytes, "")
-    for path in sorted(folder.glob("*.json")):
-        if path.name != INDEX:
-            parse_object(text := read_text(path, path.name), path.name)
-            layers.append({"mediaType": JSON, **blobs.add([text.encode()]), "name": path.name})
-    layers += [{"mediaType": kind, **blobs.add([text.encode()])} for kind, text in _texts(folder, template)]
+    layers += [{**layer, **blobs.add([text.encode()])} for layer, text in described]
     config = _host_config(files.config, files.generation_config, plan)
     write_manifest(root, name, blobs.add([json.dumps(config).encode()]), layers)
     source_bytes = sum(tensor.size for _, header in headers for tensor in header.tensors)
@@ -160,11 +157,19 @@ def _header(entries: list[tuple[str, str, tuple[int, ...]]], metadata: Any) -> b
     return len(text).to_bytes(8, "little") + text
 
 
-def _texts(folder: Path, template: str | None) -> Iterator[tuple[str, str]]:
+def _descriptions(folder: Path) -> Iterator[tuple[dict[str, str], str]]:
+    """A layer, yet without digest and size, and its text."""
+    for path in sorted(folder.glob("*.json")):
+        if path.name != INDEX:
+            parse_object(text := read_text(path, path.name), path.name)
+            yield {"mediaType": JSON, "name": path.name}, text
+
+
+def _texts(folder: Path, template: str | None) -> Iterator[tuple[dict[str, str], str]]:
     if template is not None:
-        yield TEMPLATE, template
+        yield {"mediaType": TEMPLATE}, template
     if licence := licence_file(folder):
-        yield LICENSE, read_text(licence, licence.name)
+        yield {"mediaType": LICENSE}, read_text(licence, licence.name)
 
 
 def _host_config(config: dict[str, Any], generation: dict[str, Any], plan: Plan) -> dict[str, Any]:

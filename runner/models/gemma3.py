@@ -30,7 +30,7 @@ from runner.models.config import (
     read_windows,
     shown,
 )
-from runner.models.layers import CausalLM, GatedMLP, Windows
+from runner.models.layers import CausalLM, GatedMLP, Layer, Windows
 from runner.models.rope import Rope, RopeConfig
 
 DEFAULTS: Config = {"vocab_size": 262_208, "num_attention_heads": 8}
@@ -78,12 +78,16 @@ def _text_fields(values: Config) -> Config:
     return DEFAULTS | given
 
 
-def refuse_unsupported(fields: Fields) -> None:
+def check_gelu(fields: Fields) -> None:
     activation = fields.text("hidden_activation", ACTIVATION)
     if activation != ACTIVATION:
         raise UnsupportedModel(
             f"config.json: hidden_activation {shown(activation)} is not supported, only {ACTIVATION} is"
         )
+
+
+def refuse_unsupported(fields: Fields) -> None:
+    check_gelu(fields)
     if fields.flag("use_bidirectional_attention", False):
         raise UnsupportedModel(
             "config.json: use_bidirectional_attention is not supported: it is no generator's"
@@ -183,7 +187,7 @@ class Block(layers.Block):
 class Decoder(layers.Decoder):
     """The embedding is scaled where it comes in, not where it is the head."""
 
-    def __init__(self, config: DecoderConfig, blocks: Sequence[layers.Block], windows: Windows) -> None:
+    def __init__(self, config: DecoderConfig, blocks: Sequence[Layer], windows: Windows) -> None:
         super().__init__(config, blocks, windows)
         self.norm = Norm(config.hidden_size, config.rms_norm_eps)
         self.scale = config.hidden_size**0.5
@@ -215,19 +219,25 @@ class Model(CausalLM):
         """Beside what CausalLM does: the newer prefix `model.language_model.`, the 1 of the norms, and, in a
         multimodal model, no vision.
         """
-        older: dict[str, mx.array] = {}
-        for name, array in weights.items():
-            if self._multimodal and name.removeprefix("model.").startswith(VISION):
-                continue
-            moved = name.removeprefix("model.language_model.")
-            old = name if moved == name else f"model.{moved}"
-            if old in older:
-                raise BadModelFiles(f"tensor {old} is there twice, once as model.language_model.{moved}")
-            older[old] = array
+        text = text_part(weights, VISION if self._multimodal else ())
         return {
             name: array.astype(mx.float32) + 1 if name.endswith("norm.weight") else array
-            for name, array in super().rename(older).items()
+            for name, array in super().rename(text).items()
         }
+
+
+def text_part(weights: dict[str, mx.array], media: tuple[str, ...]) -> dict[str, mx.array]:
+    """Without what is under the `media` prefixes, and with `model.` for `model.language_model.`."""
+    kept: dict[str, mx.array] = {}
+    for name, array in weights.items():
+        if media and name.removeprefix("model.").startswith(media):
+            continue
+        moved = name.removeprefix("model.language_model.")
+        older = name if moved == name else f"model.{moved}"
+        if older in kept:
+            raise BadModelFiles(f"tensor {older} is there twice, once as model.language_model.{moved}")
+        kept[older] = array
+    return kept
 
 
 VISION = ("vision_tower.", "multi_modal_projector.")

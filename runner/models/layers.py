@@ -9,7 +9,6 @@ Knows nothing about config files, tokens or requests.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import mlx.core as mx
 
@@ -131,8 +130,9 @@ class Block(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]
 
 
-Layer = Callable[[mx.array, Mask, Any, mx.array], mx.array]
-"""[B,L,E], a mask, the layer's storage and its offset -> [B,L,E]. Every kind is an `nn.Module`; Block is one."""
+Layer = Callable[..., mx.array]
+"""[B,L,E] and what its Decoder gives it -> [B,L,E]. Here that is a mask, the layer's storage and its offset. Every
+kind is an `nn.Module`; Block is one."""
 
 
 class Decoder(nn.Module):
@@ -171,7 +171,7 @@ class CausalLM(nn.Module):
         config: DecoderConfig,
         blocks: Sequence[Layer],
         windows: Windows,
-        decoder: type[Decoder] = Decoder,
+        decoder: Callable[[DecoderConfig, Sequence[Layer], Windows], Decoder] = Decoder,
     ) -> None:
         super().__init__()
         self.vocab_size = config.vocab_size

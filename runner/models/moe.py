@@ -110,7 +110,8 @@ def join_experts(weights: dict[str, mx.array], experts: int) -> dict[str, mx.arr
             for ours, part in _projections(name, array).items():
                 add_tensor(joined, ours, part)
     for name, arrays in apart.items():
-        add_tensor(joined, name, _stacked(name, arrays, experts))
+        for ours, part in _projections(name, _stacked(name, arrays, experts)).items():
+            add_tensor(joined, ours, part)
     return joined
 
 

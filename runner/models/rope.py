@@ -23,6 +23,8 @@ from runner.models.config import MAX_POSITIONS, Fields, shown
 
 DEFAULT_THETA = 10_000.0  # of every architecture here; the well-known 1e6 of Qwen stands in its files
 
+STILL = 1e30  # the period of a pair that does not turn: finite, since fast arithmetic may not know infinity
+
 KNOWN = (
     *("rope_type", "type", "rope_theta", "partial_rotary_factor", "factor", "finetuned"),
     *("original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
@@ -52,7 +54,9 @@ class RopeConfig:
         kind, scaling = read_scaling(fields)
         theta = scaling.number("rope_theta", fields.number("rope_theta", DEFAULT_THETA, above=1), above=1)
         rotary = scaling.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
-        base = cls(_rotated(head_dim, rotary), theta, traditional=fields.flag("rope_traditional", False))
+        dims = _rotated(head_dim, 1.0 if kind == "proportional" else rotary)
+        base = cls(dims, theta, traditional=fields.flag("rope_traditional", False))
+        scaling = scaling.over(scaling.values | {"partial_rotary_factor": rotary})
         return TYPES[kind](base, scaling, _original(fields, scaling, positions), positions)
 
 
@@ -157,7 +161,26 @@ def _yarn(base: RopeConfig, scaling: Fields, original: int, positions: int) -> R
     return replace(base, periods=periods, magnitude=_yarn_magnitude(scaling, factor))
 
 
-TYPES = {"default": _default, "linear": _linear, "dynamic": _dynamic, "llama3": _llama3, "yarn": _yarn}
+def _proportional(base: RopeConfig, scaling: Fields, original: int, positions: int) -> RopeConfig:
+    """Gemma 4: pairs are spread over the whole head, and the slowest of them, all but a part of
+    `partial_rotary_factor`, stand still.
+    """
+    factor, part = scaling.number("factor", 1.0), scaling.number("partial_rotary_factor")
+    if part > 1:
+        raise scaling.wrong("partial_rotary_factor", "a number up to 1")
+    turning = int(part * base.dims // 2)
+    periods = [factor * period for period in _periods(base)[:turning]]
+    return replace(base, periods=(*periods, *[STILL] * (base.dims // 2 - turning)))
+
+
+TYPES = {
+    "default": _default,
+    "linear": _linear,
+    "dynamic": _dynamic,
+    "llama3": _llama3,
+    "yarn": _yarn,
+    "proportional": _proportional,
+}
 
 
 def _yarn_magnitude(scaling: Fields, factor: float) -> float:

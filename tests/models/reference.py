@@ -46,6 +46,10 @@ MODEL_TYPES = {
     "Gemma3ForConditionalGeneration": "gemma3_text",
     "GLM4MoeLite": "glm4_moe_lite",
     "Glm4MoeLiteForCausalLM": "glm4_moe_lite",
+    "Gemma4ForCausalLM": "gemma4_text",
+    "Gemma4ForConditionalGeneration": "gemma4_text",
+    "Gemma4UnifiedForCausalLM": "gemma4_text",
+    "Gemma4UnifiedForConditionalGeneration": "gemma4_text",
     "GptOssForCausalLM": "gpt_oss",
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "llama",  # so does mlx-lm
@@ -60,6 +64,7 @@ MODEL_TYPES = {
     "Qwen3_5ForConditionalGeneration": "qwen3_5",
     "Qwen3_5MoeForCausalLM": "qwen3_5_moe",
     "Qwen3_5MoeForConditionalGeneration": "qwen3_5_moe",
+    "gemma4_unified": "gemma4_text",
 }
 HYBRIDS = ("qwen3_next", "qwen3_5", "qwen3_5_moe")
 
@@ -72,7 +77,7 @@ class Case:
     architecture: str
     fields: Config = field(default_factory=dict)
     without: tuple[str, ...] = ()  # fields of TINY that it leaves out
-    windows: tuple[int | None, ...] = (None, None)  # the reference's, by hand
+    windows: tuple[int | None, ...] = (None, None)  # the reference's, by hand; one for each cache
     rotated: int | None = None  # partial rotary, by hand
 
     @property
@@ -93,9 +98,16 @@ class Reference:
         self.hybrid = MODEL_TYPES[case.architecture] in HYBRIDS
         self.gemma = case.architecture.startswith("Gemma3")
         self.glm = MODEL_TYPES[case.architecture] == "glm4_moe_lite"
+        self.gemma4 = MODEL_TYPES[case.architecture] == "gemma4_text"
         self.cap: float | None = case.fields.get("final_logit_softcapping")
         self.model = _mlx_lm_model(case)
         self.weights = _random_weights(self.model, seed=case.name)
+        if (
+            self.gemma4
+        ):  # nothing but this norm keeps its scores small, and large ones make noise of roundings
+            for name in self.weights:
+                if name.endswith("q_norm.weight"):
+                    self.weights[name] = self.weights[name] / 4
         self.foreign = _foreign_biases(case)
         for name in self.foreign & self.weights.keys():
             self.weights[name] = mx.zeros(self.weights[name].shape)
@@ -106,6 +118,9 @@ class Reference:
         """[T,V] of one forward from an empty cache. The layers are called one by one, since mlx-lm has windows
         in its Llama only; their masks are its own.
         """
+        if self.gemma4:  # has windows, and layers that are not called alike
+            whole: mx.array = self.model(mx.array([tokens]))
+            return whole[0]
         x = self.model.model.embed_tokens(mx.array([tokens]))
         if self.gemma:
             x = x * x.shape[-1] ** 0.5  # by hand: mlx-lm rounds the factor to bfloat16 even here
@@ -124,6 +139,8 @@ class Reference:
     def checkpoint(self) -> dict[str, mx.array]:
         """The weights as a checkpoint of the case's architecture has them."""
         kept = {name: array for name, array in self.weights.items() if name not in self.foreign}
+        if self.gemma4:
+            return _halves_together(kept)
         if self.glm:
             kept = _latent_maps_together(kept)
         if self.hybrid:
@@ -176,6 +193,8 @@ def _mlx_lm_model(case: Case) -> Any:
         return _mlx_lm_glm(case)
     if kind in HYBRIDS:
         return _mlx_lm_hybrid(case, kind)
+    if kind == "gemma4_text":
+        return _mlx_lm_gemma4(case)
     config = _spelled_for_mlx_lm(case.config)
     if case.architecture == "Qwen2ForCausalLM" and config.get("head_dim"):
         kind = "llama"  # mlx-lm's Qwen2 overlooks head_dim; its Llama with biases is the same otherwise
@@ -292,6 +311,42 @@ def _mlx_lm_hybrid(case: Case, kind: str) -> Any:
     return model
 
 
+GEMMA4_DEFAULTS: Config = {  # transformers', where mlx-lm's are those of one published model
+    "num_kv_shared_layers": 0,
+    "use_double_wide_mlp": False,
+    "final_logit_softcapping": None,
+    "sliding_window_pattern": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+}
+
+
+def _mlx_lm_gemma4(case: Case) -> Any:
+    """mlx-lm's Gemma 4 has other defaults than transformers, does not know `per_layer_config` and biases, leaves
+    the last layer what it is, and has no rope but those of the published models.
+    """
+    config = GEMMA4_DEFAULTS | case.config.get("text_config", case.config)
+    if "unified" in case.architecture.lower():
+        config = {"hidden_size_per_layer_input": 0, "sliding_window": 1024} | config
+    listed = config.get("per_layer_config", {})
+    for layer in listed.values():
+        config |= {"global_head_dim": layer["head_dim"]}
+        config |= {"num_global_key_value_heads": layer["num_key_value_heads"]}
+    module = importlib.import_module("mlx_lm.models.gemma4_text")
+    args = module.ModelArgs.from_dict({**config, "model_type": "gemma4_text"})
+    args.layer_types[-1] = "full_attention"
+    model = module.Model(args)
+    for layer in model.layers:
+        attention = layer.self_attn
+        scaling = args.rope_parameters[attention.layer_type]
+        if scaling["rope_type"] not in ("default", "proportional"):
+            rope = {"head_dim": attention.head_dim, "rope_scaling": scaling}
+            attention.rope = _scaled_rope({**config, "rope_theta": scaling["rope_theta"], **rope})
+        if config.get("attention_bias"):
+            _add_biases(attention)
+    return model
+
+
 def _spelled_for_mlx_lm(config: Config) -> Config:
     """mlx-lm's Llama and Qwen2 do not know `rope_parameters`, its Qwen3 wants a theta, none knows the defaults."""
     config = {name: value for name, value in config.items() if name not in ("layer_types", "sliding_window")}
@@ -378,10 +433,26 @@ def _gate_and_up_together(weights: dict[str, mx.array]) -> dict[str, mx.array]:
     return made
 
 
+def _halves_together(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+    """Gemma 4's experts as Hugging Face's checkpoints have them: the rows of gate, then those of up."""
+    made: dict[str, mx.array] = {}
+    for name, array in weights.items():
+        path, dot, last = name.rpartition(".switch_glu.")
+        if not dot:
+            made[name] = array
+        elif last == "gate_proj.weight":
+            up = weights[f"{path}.switch_glu.up_proj.weight"]
+            made[f"{path}.gate_up_proj"] = mx.concatenate([array, up], axis=1)
+        elif last == "down_proj.weight":
+            made[f"{path}.down_proj"] = array
+    return made
+
+
 def _add_biases(attention: Any) -> None:
-    """mlx-lm's Qwen3 and Qwen3-MoE have no attention_bias."""
+    """mlx-lm's Qwen3, Qwen3-MoE and Gemmas have no attention_bias."""
     for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-        attention[name]["bias"] = mx.zeros(attention[name].weight.shape[0])
+        if name in attention:
+            attention[name]["bias"] = mx.zeros(attention[name].weight.shape[0])
 
 
 def _foreign_biases(case: Case) -> set[str]:
@@ -391,6 +462,9 @@ def _foreign_biases(case: Case) -> set[str]:
     return {f"model.layers.{layer}.self_attn.o_proj.bias" for layer in range(len(case.windows))}
 
 
+NEAR_ONE = ("norm.weight", "norm_1.weight", "norm_2.weight", "layer_scalar", "scale")
+
+
 def _random_weights(model: Any, seed: str) -> dict[str, mx.array]:
     """Large enough for attention to choose and for every bias and norm to count, with logits of about 1 to 10."""
     keys = iter(mx.random.split(mx.random.key(random.Random(seed).getrandbits(32)), 1_000))
@@ -398,7 +472,7 @@ def _random_weights(model: Any, seed: str) -> dict[str, mx.array]:
     parameters: Any = tree_flatten(model.parameters())
     for name, parameter in parameters:
         noise = mx.random.normal(parameter.shape, key=next(keys))
-        weights[name] = 1 + 0.2 * noise if name.endswith("norm.weight") else 0.2 * noise
+        weights[name] = 1 + 0.2 * noise if name.endswith(NEAR_ONE) else 0.2 * noise
         if name.endswith("A_log"):
             weights[name] = weights[name] - 3  # a memory of some thirty positions
     mx.eval(weights)

@@ -76,7 +76,8 @@ def cases() -> list[Case]:
             )
             for name, rope in NEWER.items()
         ]
-    return made + special_cases() + gemma_cases() + glm_cases() + gpt_oss_cases() + hybrid_cases()
+    made += special_cases() + gemma_cases() + gemma4_cases() + glm_cases()
+    return made + gpt_oss_cases() + hybrid_cases()
 
 
 def special_cases() -> list[Case]:
@@ -166,6 +167,131 @@ def gemma_cases() -> list[Case]:
         Case("Gemma3 default pattern", causal, GEMMA, ("sliding_window_pattern",), windows=(9, 9)),
         Case("Gemma3 rope_parameters", causal, other_order, no_ropes, windows=(None, 9)),
         Case("Gemma3 text_config", multimodal, GEMMA, heads, windows=(9, None)),
+    ]
+
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+GEMMA4: Config = {
+    "sliding_window": 9,
+    "layer_types": [SLIDING, FULL],
+    "global_head_dim": 24,  # not head_dim; a quarter of its 12 pairs turns
+    "hidden_size_per_layer_input": 0,
+    "hidden_size": 60,  # its root is no short number
+    "tie_word_embeddings": True,
+    "rope_parameters": {
+        FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 50_000.0},
+        SLIDING: {"rope_type": "default", "rope_theta": 1_000.0},
+    },
+}
+PLE: Config = {"hidden_size_per_layer_input": 7, "vocab_size_per_layer_input": 310}
+GEMMA4_EXPERTS: Config = {
+    "enable_moe_block": True,
+    "num_experts": 7,
+    "top_k_experts": 3,
+    "moe_intermediate_size": 40,
+}
+SHARING: Config = {  # layer 3 looks at 1, layers 4 and 5 look at 2
+    "num_hidden_layers": 6,
+    "layer_types": [SLIDING, SLIDING, FULL, SLIDING, FULL, FULL],
+    "num_kv_shared_layers": 3,
+    "use_double_wide_mlp": True,
+}
+
+
+def gemma4_cases() -> list[Case]:
+    k_eq_v = {"attention_k_eq_v": True, "num_global_key_value_heads": 2}
+
+    def ropes(full: Config, sliding: Config) -> Config:
+        return {
+            "rope_parameters": {
+                FULL: {"rope_theta": 50_000.0, **full},
+                SLIDING: {"rope_theta": 1_000.0, **sliding},
+            }
+        }
+
+    plain = {"rope_type": "default"}
+    quarter = {"rope_type": "proportional", "partial_rotary_factor": 0.25}
+    rows: dict[str, Config] = {
+        "plain": {},
+        "untied": {"tie_word_embeddings": False},
+        "5 heads over 1": {"num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 12},
+        "hidden_act, which is not its name": {"hidden_act": "silu"},
+        "attention_bias": {"attention_bias": True},
+        "logits capped": {"final_logit_softcapping": 3.0},
+        "heads all of one width": {"global_head_dim": 16},
+        "k_eq_v": k_eq_v,
+        "k_eq_v with biases": {**k_eq_v, "attention_bias": True},
+        "k_eq_v, heads as elsewhere": {"attention_k_eq_v": True},
+        "global heads without k_eq_v, which count for nothing": {"num_global_key_value_heads": 2},
+        "per_layer_config": {
+            "per_layer_config": {"01": {"head_dim": 32, "num_key_value_heads": 2}},
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+        },
+        "PLE": PLE,
+        "experts": GEMMA4_EXPERTS,
+        "1 expert of 7": {**GEMMA4_EXPERTS, "top_k_experts": 1},
+        "all experts": {**GEMMA4_EXPERTS, "top_k_experts": 7},
+        "experts, k_eq_v and PLE": {**GEMMA4_EXPERTS, **k_eq_v, **PLE},
+        "last layer forced": {"layer_types": [SLIDING, SLIDING]},
+        "whole head turning": ropes({"rope_type": "proportional"}, plain),
+        "stretched proportional rope": ropes({**quarter, "factor": 4.0}, plain),
+        "half of the pairs turning": ropes({**quarter, "partial_rotary_factor": 0.5}, plain),
+        "proportional windows": ropes(plain, quarter),
+        "a part of default, which counts for nothing": ropes(
+            quarter, {**plain, "partial_rotary_factor": 0.5}
+        ),
+        "linear rope": ropes({"rope_type": "linear", "factor": 4.0}, plain),
+        "yarn rope": ropes({"rope_type": "yarn", "factor": 4.0, **ORIGINAL}, plain),
+        "rope_traditional": {"rope_traditional": True},
+        "vision": {"use_bidirectional_attention": "vision"},
+        "window of 1": {"sliding_window": 1},
+        "window of 2": {"sliding_window": 2},
+    }
+    windows = {"window of 1": (1, None), "window of 2": (2, None)}
+    sharing: dict[str, Config] = {
+        "sharing": {"use_double_wide_mlp": False},
+        "sharing, wide": {},
+        "sharing, k_eq_v": k_eq_v,
+        "sharing and PLE": PLE,
+        "sharing, experts": GEMMA4_EXPERTS,
+        "sharing, biases": {"attention_bias": True},
+    }
+    causal, multimodal = "Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"
+    unified, unified_multimodal = "Gemma4UnifiedForCausalLM", "Gemma4UnifiedForConditionalGeneration"
+    no_layers, no_ple = ("layer_types",), ("hidden_size_per_layer_input",)
+    seven: Config = {**GEMMA4, "num_hidden_layers": 7}
+    return [
+        *(
+            Case(f"Gemma4 {name}", causal, {**GEMMA4, **row}, windows=windows.get(name, (9, None)))
+            for name, row in rows.items()
+        ),
+        *(
+            Case(f"Gemma4 {name}", causal, {**GEMMA4, **SHARING, **row}, windows=(9, 9, None))
+            for name, row in sharing.items()
+        ),
+        Case("Gemma4 window never left", causal, {**GEMMA4, "sliding_window": 256}),
+        Case("Gemma4 sharing window never left", causal, {**GEMMA4, **SHARING, "sliding_window": 256}),
+        Case("Gemma4 default ropes", causal, GEMMA4, ("rope_parameters",), windows=(9, None)),
+        Case("Gemma4 default layers", causal, seven, no_layers, windows=(9,) * 5 + (None,) * 2),
+        Case(
+            "Gemma4 default pattern",
+            causal,
+            {**seven, "sliding_window_pattern": 3},
+            no_layers,
+            windows=(9, 9, None) * 2 + (None,),
+        ),
+        Case(
+            "Gemma4 default PLE",
+            causal,
+            {**GEMMA4, "vocab_size_per_layer_input": 310},
+            no_ple,
+            windows=(9, None),
+        ),
+        Case("Gemma4 text_config", multimodal, {**GEMMA4, **PLE}, windows=(9, None)),
+        Case("Gemma4 unified", unified, GEMMA4, no_ple, windows=(9, None)),
+        Case("Gemma4 unified text_config", unified_multimodal, GEMMA4, no_ple, windows=(9, None)),
+        Case("Gemma4 gemma4_unified", "gemma4_unified", GEMMA4, no_ple, windows=(9, None)),
     ]
 
 
@@ -368,7 +494,7 @@ def test_decoding_gives_the_logits_of_mlx_lm(name: str) -> None:
 
 
 ROTATING = [
-    name for name in CASES if name.startswith(("Gemma3", "GptOss")) and not name.endswith("never left")
+    name for name in CASES if name.startswith(("Gemma", "GptOss")) and not name.endswith("never left")
 ]
 
 
@@ -411,7 +537,7 @@ def test_a_long_rewind_of_a_rotating_storage_is_refused_and_changes_nothing(name
     feed(model, caches, TOKENS[:60], (7,))
     for layer, window in zip(caches, reference.windows, strict=True):
         assert window is None or window == 1 or not layer.rewind(20)
-    assert [layer.offset for layer in caches] == [60, 60]
+    assert [layer.offset for layer in caches] == [60] * len(caches)
     assert difference(feed(model, caches, TOKENS[60:], (1,)), expected(name)[60:]) < TOLERANCE
 
 

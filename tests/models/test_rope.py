@@ -15,6 +15,7 @@ from runner.models.rope import Rope, RopeConfig
 D = 16
 POSITIONS = 256
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+PROPORTIONAL = {"rope_type": "proportional", "factor": 4.0}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 
 
@@ -105,6 +106,7 @@ def test_scaled_frequencies_are_those_of_transformers(
         {"partial_rotary_factor": 0.5},
         {"partial_rotary_factor": 0.25, "rope_scaling": {"type": "linear", "factor": 4}},
         {"rope_parameters": {"partial_rotary_factor": 0.5, **YARN}},
+        {"rope_parameters": {"partial_rotary_factor": 0.5, **PROPORTIONAL}},
     ],
     ids=str,
 )
@@ -130,6 +132,23 @@ def test_partial_rotary_leaves_the_rest_alone() -> None:
     turned = rope(x, mx.array(5))
     assert mx.array_equal(turned[..., 8:], x[..., 8:])
     assert not mx.allclose(turned[..., :8], x[..., :8]).item()
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_proportional_rope_turns_the_fastest_pairs_of_the_whole_head(inside: bool) -> None:
+    """Whole pairs within the part, as transformers counts: 0.45 of 16 numbers are 3. mlx-lm takes one more."""
+    part = {"partial_rotary_factor": 0.45}
+    made = read(
+        {"rope_parameters": PROPORTIONAL | part} if inside else {"rope_parameters": PROPORTIONAL, **part}
+    )
+    assert frequencies(made) == pytest.approx([10_000 ** (-i / D) / 4 for i in (0, 2, 4)] + [0] * 5)
+    x = mx.random.normal((1, 2, 4, D), key=mx.random.key(3))
+    turned = Rope(made, D)(x, mx.array(200))
+    still = [*range(3, 8), *range(11, 16)]
+    assert mx.array_equal(turned[..., still], x[..., still]), "not by a bit"
+    assert read({"rope_parameters": {"rope_type": "proportional"}}).periods == pytest.approx(
+        [10_000 ** (i / D) for i in range(0, D, 2)]
+    )
 
 
 def test_where_the_fields_may_stand() -> None:
@@ -200,6 +219,10 @@ def test_what_is_not_defined_here_is_refused(config: Config, message: str) -> No
             "partial_rotary_factor 0.3125 of head_dim 16 rotates 5 numbers, expected an even number from 2 to 16",
         ),
         ({"partial_rotary_factor": 1.5}, "rotates 24 numbers, expected an even number from 2 to 16"),
+        (
+            {"rope_parameters": {**PROPORTIONAL, "partial_rotary_factor": 1.5}},
+            "rope_parameters: partial_rotary_factor is 1.5, expected a number up to 1",
+        ),
     ],
 )
 def test_a_broken_field_is_one_line_that_names_it(config: Config, message: str) -> None:

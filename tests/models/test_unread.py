@@ -30,6 +30,11 @@ GEMMA3 = {
         "use_bidirectional_attention",
     ),
 }
+GEMMA4 = {
+    *("attention_bias", "attention_k_eq_v", "final_logit_softcapping", "hidden_activation", "layer_types"),
+    *("num_kv_shared_layers", "partial_rotary_factor", "sliding_window_pattern"),
+    "use_bidirectional_attention",
+}
 GLM = {
     *("attention_bias", "n_group", "rope_interleave", "routed_scaling_factor", "scoring_func", "topk_group"),
     "topk_method",
@@ -40,6 +45,10 @@ NORMED = {"qk_layernorm", "qk_norm", "use_qk_norm"}
 KNOWN: dict[str, set[str]] = {
     "Gemma3ForCausalLM": GEMMA3,
     "Gemma3ForConditionalGeneration": GEMMA3,
+    "Gemma4ForCausalLM": GEMMA4,
+    "Gemma4ForConditionalGeneration": GEMMA4,
+    "Gemma4UnifiedForCausalLM": GEMMA4,
+    "Gemma4UnifiedForConditionalGeneration": GEMMA4,
     "GLM4MoeLite": GLM,
     "Glm4MoeLiteForCausalLM": GLM,
     "GptOssForCausalLM": {"attention_bias", "layer_types", "swiglu_limit", *ROPE},
@@ -59,6 +68,7 @@ KNOWN: dict[str, set[str]] = {
     "Qwen3_5ForConditionalGeneration": HYBRID,
     "Qwen3_5MoeForCausalLM": HYBRID,
     "Qwen3_5MoeForConditionalGeneration": HYBRID,
+    "gemma4_unified": GEMMA4,
 }
 """The rows that each architecture honours itself, in ways that other tests look at."""
 
@@ -168,6 +178,10 @@ def test_no_field_is_in_both_tables() -> None:
 CLASSES = {
     "Gemma3ForCausalLM": "Gemma3TextConfig",
     "Gemma3ForConditionalGeneration": "Gemma3Config",
+    "Gemma4ForCausalLM": "Gemma4TextConfig",
+    "Gemma4ForConditionalGeneration": "Gemma4Config",
+    "Gemma4UnifiedForCausalLM": "Gemma4UnifiedTextConfig",
+    "Gemma4UnifiedForConditionalGeneration": "Gemma4UnifiedConfig",
     "GLM4MoeLite": "Glm4MoeLiteConfig",
     "Glm4MoeLiteForCausalLM": "Glm4MoeLiteConfig",
     "GptOssForCausalLM": "GptOssConfig",
@@ -184,6 +198,7 @@ CLASSES = {
     "Qwen3_5ForConditionalGeneration": "Qwen3_5Config",
     "Qwen3_5MoeForCausalLM": "Qwen3_5MoeTextConfig",
     "Qwen3_5MoeForConditionalGeneration": "Qwen3_5MoeConfig",
+    "gemma4_unified": "Gemma4UnifiedConfig",
 }
 
 
@@ -242,6 +257,57 @@ GEMMA_TEXT: Config = {
     "rope_scaling": None,
     "rope_theta": 1000000,
     "sliding_window": 512,
+}
+MEDIA_IDS: Config = {
+    "audio_token_id": 258881,
+    "boa_token_id": 256000,
+    "boi_token_id": 255999,
+    "dtype": "bfloat16",
+    "eoa_token_index": 258883,
+    "eoi_token_id": 258882,
+    "eos_token_id": [1, 106],
+    "image_token_id": 258880,
+    "tie_word_embeddings": True,
+    "video_token_id": 258884,
+}
+GEMMA4_TEXT: Config = {
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "attention_k_eq_v": False,
+    "enable_moe_block": False,
+    "final_logit_softcapping": 30.0,
+    "global_head_dim": 32,
+    "head_dim": 16,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size": 64,
+    "hidden_size_per_layer_input": 8,
+    "intermediate_size": 96,
+    "layer_types": [*["sliding_attention"] * 4, "full_attention"] * 2,
+    "max_position_embeddings": 131072,
+    "model_type": "gemma4_text",
+    "moe_intermediate_size": None,
+    "num_attention_heads": 8,
+    "num_experts": None,
+    "num_global_key_value_heads": None,
+    "num_hidden_layers": 10,
+    "num_key_value_heads": 1,
+    "num_kv_shared_layers": 0,
+    "rms_norm_eps": 1e-06,
+    "rope_parameters": {
+        "full_attention": {
+            "partial_rotary_factor": 0.25,
+            "rope_theta": 1000000.0,
+            "rope_type": "proportional",
+        },
+        "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+    },
+    "sliding_window": 512,
+    "tie_word_embeddings": True,
+    "top_k_experts": None,
+    "use_bidirectional_attention": None,
+    "use_double_wide_mlp": False,
+    "vocab_size": 262144,
+    "vocab_size_per_layer_input": 262144,
 }
 POPULAR: dict[str, Config] = {
     "Llama-3.2-1B": published(
@@ -376,6 +442,32 @@ POPULAR: dict[str, Config] = {
             "patch_size": 14,
             "vision_use_head": False,
         },
+    },
+    "gemma-4-E2B": {
+        "architectures": ["Gemma4ForConditionalGeneration"],
+        **MEDIA_IDS,
+        "audio_config": {"hidden_size": 1024, "model_type": "gemma4_audio"},
+        "model_type": "gemma4",
+        "text_config": {**GEMMA4_TEXT, "num_kv_shared_layers": 4, "use_double_wide_mlp": True},
+        "vision_config": {"hidden_size": 768, "model_type": "gemma4_vision"},
+    },
+    "gemma-4-26B-A4B": {
+        "architectures": ["Gemma4ForConditionalGeneration"],
+        **MEDIA_IDS,
+        "audio_config": None,
+        "model_type": "gemma4",
+        "text_config": {
+            **GEMMA4_TEXT,
+            "attention_k_eq_v": True,
+            "enable_moe_block": True,
+            "hidden_size_per_layer_input": 0,
+            "moe_intermediate_size": 48,
+            "num_experts": 8,
+            "num_global_key_value_heads": 1,
+            "top_k_experts": 4,
+            "use_bidirectional_attention": "vision",
+        },
+        "vision_config": {"hidden_size": 1152, "model_type": "gemma4_vision"},
     },
     "gpt-oss-20b": published(
         "GptOssForCausalLM",

@@ -65,6 +65,7 @@ def generate(
         prompt,
         loaded.context_length,
         request.top_logprobs if request.logprobs else None,
+        loaded.tokenizer.suppressed_ids,
     )
     output = Output(loaded.tokenizer, request.stop)
     emit(Started(len(prompt)))

@@ -2,7 +2,7 @@
 
 The order is the host's own, with two additions of ours marked +:
 
-    raw logits [1,V] -> float32 [V]
+    raw logits [1,V] -> float32 [V], minus infinity for tokens that the model's files suppress
   + 0  logit_bias           added to the raw logits
     1  penalties            repeat, then presence, then frequency, over the last repeat_last_n tokens
     2  temperature <= 0     the largest logit; nothing below happens
@@ -11,7 +11,7 @@ The order is the host's own, with two additions of ours marked +:
     5  top_p, then min_p
     6  a draw from what is left, with a key made from the seed and the number of the draw
 
-Log-probabilities are those of the raw logits, whatever the options.
+Log-probabilities are those of the raw logits, whatever the options; a suppressed token has no part in them.
 
 Nothing here waits for the device: a draw is unevaluated when it is returned, and the tokens that penalties
 remember stay arrays, so the next forward can be queued before this token is known. Everything, make_sampler
@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -77,8 +77,14 @@ class Sampler:
     """One request's way to choose. Calls must come in the order of the tokens: each draw is remembered."""
 
     def __init__(
-        self, steps: Sequence[Step], choose: Choice, history: History | None, top_logprobs: int | None
+        self,
+        mask: Step | None,
+        steps: Sequence[Step],
+        choose: Choice,
+        history: History | None,
+        top_logprobs: int | None,
     ) -> None:
+        self._mask = mask
         self._steps = steps
         self._choose = choose
         self._history = history
@@ -87,6 +93,8 @@ class Sampler:
     def __call__(self, logits: mx.array) -> Draw:
         """Raw logits [1,V], any float type -> the next token."""
         raw = logits[0].astype(mx.float32)
+        if self._mask is not None:
+            raw = self._mask(raw)
         adjusted = raw
         for step in self._steps:
             adjusted = step(adjusted)
@@ -133,18 +141,20 @@ def make_sampler(
     prompt: Sequence[int],
     context_length: int,
     top_logprobs: int | None = None,
+    suppressed: Collection[int] = (),
 ) -> Sampler:
     """The sampler of one request; what an option's value means is in SamplingOptions.
 
     prompt: all of its token ids, for the penalties. top_logprobs: None for no log-probabilities, else how many
-    alternatives come with each. Raises BadRequest for a logit_bias on an id outside the vocabulary.
+    alternatives come with each. suppressed: ids that are never drawn; those outside the vocabulary count for
+    nothing. Raises BadRequest for a logit_bias on an id outside the vocabulary.
     """
     history = _history(options, vocab_size, prompt, context_length)
     steps = _bias_steps(options, vocab_size)
     if history is not None:
         steps += _penalty_steps(options, history)
     choose = largest if options.temperature <= 0 else _drawing(options, vocab_size)
-    return Sampler(steps, choose, history, top_logprobs)
+    return Sampler(_suppression(suppressed, vocab_size), steps, choose, history, top_logprobs)
 
 
 def token_logprob(draw: Draw, piece: Callable[[int], str]) -> TokenLogprob | None:
@@ -282,6 +292,13 @@ def draw_keys(seed: int | None) -> Iterator[mx.array]:
 
 
 # --- options -> steps ------------------------------------------------------------------------------------
+
+
+def _suppression(suppressed: Collection[int], vocab_size: int) -> Step | None:
+    known = sorted(token for token in suppressed if token < vocab_size)
+    if not known:
+        return None
+    return partial(biased, ids=mx.array(known, mx.int32), values=mx.full(len(known), -math.inf))
 
 
 def _bias_steps(options: SamplingOptions, vocab_size: int) -> list[Step]:

@@ -30,8 +30,8 @@ BytesRule = Callable[[int, str], bytes]  # token id, vocabulary entry -> bytes
 class Tokenizer:
     """One model's tokenizer, built from the contents of its files; only tokenizer.json has to be there.
 
-    Raises BadModelFiles if tokenizer.json cannot be used or an end or begin id is not an id. An id outside
-    the vocabulary (embedding tables are padded) is no error: it stands for no bytes.
+    Raises BadModelFiles if tokenizer.json cannot be used or an end, begin or suppressed id is not an id. An id
+    outside the vocabulary (embedding tables are padded) is no error: it stands for no bytes.
     """
 
     def __init__(
@@ -51,6 +51,10 @@ class Tokenizer:
         sources = _id_sources(generation_config or {}, config or {})
         self.eos_ids: frozenset[int] = frozenset(self._ids("eos", sources, named))
         self.bos_id: int | None = next(iter(self._ids("bos", sources, named)), None)
+        # Gemma 4's files list marks of images and sound here, which its text would otherwise have in it.
+        self.suppressed_ids = frozenset(
+            _valid_ids("suppress_tokens", (generation_config or {}).get("suppress_tokens"))
+        )
         self._add_bos = named.get("add_bos_token") is True
         self.size: int = self._inner.get_vocab_size(with_added_tokens=True)
 
@@ -90,7 +94,7 @@ class Tokenizer:
     def _ids(self, which: str, sources: Sequence[Json], named: Json) -> list[int]:
         """The ids of "eos" or "bos": the first file that gives any decides."""
         for source in sources:
-            if ids := _valid_ids(which, source.get(f"{which}_token_id")):
+            if ids := _valid_ids(f"{which}_token_id", source.get(f"{which}_token_id")):
                 return ids
         token = named.get(f"{which}_token")
         content = token.get("content") if isinstance(token, dict) else token
@@ -120,12 +124,12 @@ def _id_sources(generation_config: Json, config: Json) -> list[Json]:
     return [generation_config, config, *([inner] if isinstance(inner, dict) else [])]
 
 
-def _valid_ids(which: str, value: Any) -> list[int]:
+def _valid_ids(field: str, value: Any) -> list[int]:
     """None, an id or a list of ids, as model files have it."""
     ids = [] if value is None else value if isinstance(value, list) else [value]
     for token_id in ids:
         if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
-            raise BadModelFiles(f"{which}_token_id is not a token id: {str(token_id)[:60]!r}")
+            raise BadModelFiles(f"{field} is not a token id: {str(token_id)[:60]!r}")
     return ids
 
 

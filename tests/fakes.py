@@ -96,11 +96,12 @@ class Alarm:
         return self.left < 0
 
 
-def tokenizer(eos: int | list[int] = tiny.EOS_ID, bos: bool = False) -> Tokenizer:
+def tokenizer(
+    eos: int | list[int] = tiny.EOS_ID, bos: bool = False, suppressed: Sequence[int] = ()
+) -> Tokenizer:
     """One token per byte."""
-    return Tokenizer(
-        tiny.tokenizer().to_str(), {"add_bos_token": bos, "bos_token": tiny.BOS}, {"eos_token_id": eos}, {}
-    )
+    generation = {"eos_token_id": eos, "suppress_tokens": [*suppressed]}
+    return Tokenizer(tiny.tokenizer().to_str(), {"add_bos_token": bos, "bos_token": tiny.BOS}, generation, {})
 
 
 def loaded(model: Model, chunk: int = 8) -> LoadedModel:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import pytest
 
@@ -10,7 +12,17 @@ from runner.errors import EmptyPrompt, PromptTooLong, RunnerError
 from runner.pipeline import generate
 from runner.types import Chunk, Done, Event, Failed, GenerateRequest, SamplingOptions, Started
 from tests import tiny
-from tests.fakes import Alarm, RecurrentModel, ScriptedModel, held, loaded, request, saying, text_of
+from tests.fakes import (
+    Alarm,
+    RecurrentModel,
+    ScriptedModel,
+    held,
+    loaded,
+    request,
+    saying,
+    text_of,
+    tokenizer,
+)
 
 
 def run(model: LoadedModel, wanted: GenerateRequest, cancel_after: int | None = None) -> list[Event]:
@@ -38,6 +50,16 @@ def test_a_short_answer_ends_at_eos_which_is_neither_sent_nor_counted() -> None:
     assert text_of(events) == "fine"
     assert done(events).reason == "stop"
     assert done(events).usage.generated_tokens == 4
+
+
+def test_a_token_that_the_models_files_suppress_is_never_sent() -> None:
+    """The script then goes on as if it had been: here every other token is as likely, and the first one wins."""
+    model = saying("fine", "how?")
+    banned = model.tokenizer.encode("n")
+    first = model.tokenizer.decode([0])
+    assert (
+        text_of(run(replace(model, tokenizer=tokenizer(suppressed=banned)), request("how?"))) == f"fi{first}e"
+    )
 
 
 def test_the_limit_ends_an_answer_with_length_and_nothing_is_forwarded_beyond_it() -> None:

@@ -412,6 +412,36 @@ def test_without_a_seed_two_requests_differ() -> None:
     assert tokens_of(first, range(60)) != tokens_of(second, range(60))
 
 
+# --- suppressed tokens -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SamplingOptions(temperature=0.0),
+        SamplingOptions(temperature=0.0, logit_bias=((1, 1e15),)),
+        SamplingOptions(temperature=1.0, seed=3),
+        SamplingOptions(temperature=1.0, seed=3, top_k=3, top_p=0.9, min_p=0.01, typical_p=0.9),
+        SamplingOptions(temperature=1.0, seed=3, repeat_penalty=1.5, presence_penalty=-2.0, repeat_last_n=8),
+    ],
+)
+def test_a_suppressed_token_is_never_drawn(options: SamplingOptions) -> None:
+    """However likely it is and whatever is asked for; an id outside the vocabulary is nobody's."""
+    sampler = make_sampler(options, 4, [1, 1], CONTEXT, suppressed={1, 3, 4, 99})
+    drawn_ids = {int(values(sampler(mx.array([[1.0, 50.0, 0.5, 20.0]])).token)[0]) for _ in range(30)}
+    assert drawn_ids <= {0, 2}
+
+
+def test_a_suppressed_token_has_no_part_in_logprobs() -> None:
+    sampler = make_sampler(SamplingOptions(), 3, [], CONTEXT, top_logprobs=3, suppressed=[1])
+    entry = token_logprob(sampler(mx.array([[math.log(1), 9.0, math.log(3)]])), str)
+    assert entry is not None
+    assert entry.token == "2"
+    assert entry.logprob == pytest.approx(math.log(0.75))
+    assert [token for token, _ in entry.top] == ["2", "0", "1"]
+    assert [value for _, value in entry.top] == pytest.approx([math.log(0.75), math.log(0.25), -9999.0])
+
+
 # --- log-probabilities -----------------------------------------------------------------------------------
 
 

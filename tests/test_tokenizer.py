@@ -196,6 +196,14 @@ def test_the_first_file_with_an_eos_decides(files: dict[str, Any], expected: set
     assert ours(BYTE_LEVEL, **files).eos_ids == expected
 
 
+def test_what_generation_suppresses_is_read_from_its_file_only() -> None:
+    assert ours(BYTE_LEVEL, generation_config={"suppress_tokens": [9, 7]}).suppressed_ids == {7, 9}
+    for files in ({}, {"generation_config": {"suppress_tokens": None}}, {"config": {"suppress_tokens": [7]}}):
+        assert ours(BYTE_LEVEL, **files).suppressed_ids == frozenset()
+    with pytest.raises(BadModelFiles, match="suppress_tokens is not a token id: '-1'"):
+        ours(BYTE_LEVEL, generation_config={"suppress_tokens": [7, -1]})
+
+
 @pytest.mark.parametrize("wrong", ["2", True, -1, 1.5, [1, None], {"id": 1}])
 def test_an_eos_that_is_no_id_is_refused(wrong: Any) -> None:
     with pytest.raises(BadModelFiles, match="eos_token_id is not a token id"):

@@ -58,6 +58,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window": 7,
         "sliding_window_pattern": 2,
     },
+    "sharing": {
+        "architectures": ["Gemma4ForCausalLM"],
+        "head_dim": 8,
+        "global_head_dim": 16,
+        "num_hidden_layers": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_kv_shared_layers": 2,
+        "sliding_window": 7,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 300,
+    },
     "sinks": {
         "architectures": ["GptOssForCausalLM"],
         "head_dim": 8,

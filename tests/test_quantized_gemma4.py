@@ -60,8 +60,6 @@ def floats() -> Tensors:
     weights = tiny.weights(tiny.CONFIG | DIMENSIONS | GEMMA)
     del weights["lm_head.weight"]
     for name in weights:
-        if name.endswith(("layer_scalar", "scale", "layernorm_1.weight", "layernorm_2.weight")):
-            weights[name] = 1 + weights[name]
         if name.endswith("q_norm.weight"):
             weights[name] = weights[name] / 4  # nothing else keeps scores small
     return weights

@@ -56,6 +56,9 @@ def write(folder: Path, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
+NEAR_ONE = ("norm.weight", "norm_1.weight", "norm_2.weight", "layer_scalar", "scale")
+
+
 def weights(config: dict[str, Any], seed: int = 0) -> dict[str, mx.array]:
     """Random parameters that give logits with a clear winner, all from one seed."""
     flat: Any = tree_flatten(models.build(config).parameters())
@@ -63,7 +66,7 @@ def weights(config: dict[str, Any], seed: int = 0) -> dict[str, mx.array]:
     made = {}
     for (name, like), key in zip(flat, keys, strict=True):
         noise = mx.random.normal(like.shape, key=key)
-        made[name] = 1 + 0.1 * noise if name.endswith("norm.weight") else 0.2 * noise
+        made[name] = 1 + 0.1 * noise if name.endswith(NEAR_ONE) else 0.2 * noise
         if name.endswith("A_log"):
             made[name] = made[name] - 3  # a memory of some thirty positions
     return made

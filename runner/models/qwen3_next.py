@@ -25,7 +25,7 @@ from runner.errors import BadModelFiles
 from runner.models import layers, moe, nn
 from runner.models.config import DecoderConfig, Fields
 from runner.models.gated_delta import GatedDeltaNet
-from runner.models.gemma3 import Norm
+from runner.models.gemma3 import Norm, text_part
 from runner.models.layers import MLP, CausalLM, GatedMLP, Layer, Windows
 from runner.models.qwen3_moe import read_sparse
 from runner.models.qwen3_next_config import RECURRENT, HybridConfig, MixtureConfig, text_fields
@@ -160,22 +160,13 @@ class HybridModel(CausalLM):
         """Beside what CausalLM does: no vision and no further tokens, the newer prefix `model.language_model.`,
         experts joined, and convolutions and norms as in converted files.
         """
-        plain: dict[str, mx.array] = {}
-        for name, array in weights.items():
-            if name.startswith(UNUSED):
-                continue
-            moved = name.removeprefix("model.language_model.")
-            short = name if moved == name else f"model.{moved}"
-            if short in plain:
-                raise BadModelFiles(f"tensor {short} is there twice, once as model.language_model.{moved}")
-            plain[short] = array
-        renamed = super().rename(plain)
+        renamed = super().rename(text_part(weights, UNUSED))
         if self._experts:
             renamed = moe.join_experts(renamed, self._experts)
         return as_converted(renamed)
 
 
-UNUSED = ("mtp.", "language_model.mtp.", "model.visual.", "vision_tower.")
+UNUSED = ("mtp.", "language_model.mtp.", "visual.", "vision_tower.")
 
 
 def as_converted(weights: dict[str, mx.array]) -> dict[str, mx.array]:

@@ -214,17 +214,24 @@ def test_one_too_many_is_refused_at_once_and_disturbs_nobody(served: Serving) ->
     assert min(took) < 0.05
 
 
-def test_requests_are_taken_up_in_the_order_they_came(tiny_model: Path) -> None:
+def test_requests_are_taken_up_in_the_order_they_came(
+    tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Prompts of growing lengths tell in the log who was when."""
+    caplog.set_level(logging.INFO)
     with serving(tiny_model) as served, contextlib.ExitStack() as stack:
         running = stack.enter_context(served.request(ask("x", 400)))
         running.started()
         queued = []
         for i in range(8):
-            queued.append(stack.enter_context(served.request(ask(f"number {i}", 8))))
+            queued.append(stack.enter_context(served.request(ask("y" * (i + 2), 8))))
             served.http.get("/health")  # answered after what came before it
-        with ThreadPoolExecutor(len(queued)) as pool:
-            ended = list(pool.map(lambda r: (r.answer(), time.perf_counter())[1], queued))
-    assert ended == sorted(ended)
+        for request in queued:
+            request.answer()
+    finished: list[Any] = [r for r in caplog.records if r.getMessage() == "Completion finished"]
+    prompts = [record.prompt for record in finished]
+    assert len(prompts) == 9
+    assert prompts == sorted(set(prompts))
 
 
 def test_racing_clients_that_leave_at_random_lose_no_end_and_no_place(tiny_model: Path) -> None:

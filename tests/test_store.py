@@ -19,6 +19,7 @@ from runner.loader import load
 from runner.store import names
 from runner.store.importer import import_directory, size_text
 from runner.store.names import Name
+from runner.store.ollama import LICENSE
 from runner.store.resolve import open_model
 from tests import tiny
 
@@ -214,8 +215,34 @@ def test_a_blob_that_leads_out_of_the_store_is_refused(store: Path, tmp_path: Pa
     blob.symlink_to(outside)
     assert "invalid digest" in refusal(store)
     blob.unlink()
+    blob.symlink_to(blob)
+    assert refusal(store) == f"layer {layer['name']}: no such file"
+    blob.unlink()
     os.mkfifo(blob)
     assert refusal(store) == f"layer {layer['name']}: not a regular file"
+    blob.unlink()
+    blob.mkdir()
+    assert refusal(store) == f"layer {layer['name']}: not a regular file"
+
+
+def test_a_licence_that_leads_out_of_the_store_is_not_read(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("from elsewhere")
+    digest = "sha256:" + "5" * 64
+    (store / "blobs" / digest.replace(":", "-")).symlink_to(tmp_path / "secret")
+    layer = {"mediaType": LICENSE, "digest": digest, "size": 14}
+    edit_manifest(store, lambda manifest: manifest["layers"].append(layer))
+    assert open_model("tiny", store).licence is None
+
+
+@pytest.mark.parametrize("name", ["../config.json", "/etc/passwd", "a/../../b.json", "\u0000"])
+def test_the_name_of_a_layer_never_becomes_a_path(store: Path, name: str) -> None:
+    """It is a label: this one is for nothing that we look for."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        next(layer for layer in manifest["layers"] if layer.get("name") == "tokenizer.json")["name"] = name
+
+    edit_manifest(store, change)
+    assert refusal(store) == "manifest: no layer tokenizer.json"
 
 
 def test_a_model_without_tensor_layers_is_another_format(store: Path) -> None:

@@ -12,6 +12,7 @@ Knows nothing about arrays or architectures.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,10 +72,15 @@ def open_manifest(root: Path, name: Name, manifest: Path) -> ModelFiles:
     )
 
 
-def blob_path(root: Path, digest: str) -> Path | None:
-    """Where a digest's bytes lie; None if it is no digest."""
-    match = DIGEST.fullmatch(digest)
-    return root / "blobs" / f"sha256-{match[1]}" if match else None
+def blob_path(root: Path, digest: object) -> Path | None:
+    """Where a digest's bytes lie; None if it is no digest, or a link that leads elsewhere."""
+    match = DIGEST.fullmatch(digest) if isinstance(digest, str) else None
+    if match is None:
+        return None
+    path = root / "blobs" / f"sha256-{match[1]}"
+    # Not Path.resolve, which raises on a link to itself.
+    leads_to = Path(os.path.realpath(path))
+    return path if leads_to.parent == Path(os.path.realpath(root / "blobs")) else None
 
 
 def _layers(root: Path, manifest: dict[str, Any]) -> Iterator[Layer]:
@@ -92,8 +98,8 @@ def _checked(root: Path, entry: dict[str, Any]) -> Layer:
     media_type, name, digest, size = (entry.get(key) for key in ("mediaType", "name", "digest", "size"))
     if not isinstance(name, str) or not name:
         raise BadModelFiles("manifest: a layer has no name")
-    path = blob_path(root, digest) if isinstance(digest, str) else None
-    if path is None or path.resolve().parent != (root / "blobs").resolve():
+    path = blob_path(root, digest)
+    if path is None:
         raise BadModelFiles(f"layer {name}: invalid digest {str(digest)[:MAX_SHOWN]!r}")
     found = require_regular(path, f"layer {name}")
     if found != size:
@@ -105,7 +111,7 @@ def _text(root: Path, manifest: dict[str, Any], media_type: str) -> Path | None:
     """Where the first layer of a kind lies, for which a model need not be refused if it is broken."""
     for entry in manifest["layers"]:
         if entry.get("mediaType") == media_type:
-            return blob_path(root, str(entry.get("digest")))
+            return blob_path(root, entry.get("digest"))
     return None
 
 

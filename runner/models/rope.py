@@ -21,7 +21,7 @@ from runner.errors import BadModelFiles, UnsupportedModel
 from runner.models.base import Config
 from runner.models.config import MAX_POSITIONS, Fields, shown
 
-DEFAULT_THETA = 10_000.0  # of every architecture here; the well-known 1e6 of Qwen stands in its files
+DEFAULT_THETA = 10_000.0  # of most architectures here; the well-known 1e6 of Qwen stands in its files
 
 STILL = 1e30  # the period of a pair that does not turn: finite, since fast arithmetic may not know infinity
 
@@ -38,7 +38,7 @@ that belongs to another type, so we do; a field that nobody knows (a vendor's `a
 class RopeConfig:
     """How to rotate: the angle of pair i at position p is p * scale / period[i]."""
 
-    dims: int  # the first `dims` numbers of a head are rotated, the others pass
+    dims: int  # the first `dims` numbers of a head are rotated, the others pass; 0 for no positions
     theta: float
     scale: float = 1.0
     periods: tuple[float, ...] | None = None  # [dims/2]; None for theta^(2i/dims)
@@ -97,6 +97,8 @@ class Rope:
         """[B,H,L,D] at positions [offset, offset+L) -> the same, rotated. `offset` is an int32 scalar: as an
         array made once a forward it saves each rotation making its own.
         """
+        if self._dims == 0:
+            return x
         if self._magnitudes is not None:
             x = x * self._magnitudes.astype(x.dtype)
         return mx.fast.rope(

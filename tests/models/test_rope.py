@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import mlx.core as mx
 import pytest
@@ -149,6 +150,15 @@ def test_proportional_rope_turns_the_fastest_pairs_of_the_whole_head(inside: boo
     assert read({"rope_parameters": {"rope_type": "proportional"}}).periods == pytest.approx(
         [10_000 ** (i / D) for i in range(0, D, 2)]
     )
+
+
+@pytest.mark.parametrize("config", [{}, {"rope_scaling": YARN}], ids=str)
+def test_without_dims_nothing_changes_nor_does_the_score_scale(config: Config) -> None:
+    """A layer without positions, whatever the other layers have."""
+    rope = Rope(replace(read(config), dims=0), D)
+    x = mx.random.normal((1, 2, 4, D), key=mx.random.key(4))
+    assert mx.array_equal(rope(x, mx.array(5)), x)
+    assert rope.score_scale == 1.0
 
 
 def test_where_the_fields_may_stand() -> None:

@@ -41,6 +41,7 @@ ARCHITECTURES = {
     "Qwen3_5ForConditionalGeneration": "qwen3_5",
     "Qwen3_5MoeForCausalLM": "qwen3_5_moe",
     "Qwen3_5MoeForConditionalGeneration": "qwen3_5_moe",
+    "SmolLM3ForCausalLM": "smollm3",
     "gemma4_unified": "gemma4",
 }
 

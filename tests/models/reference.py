@@ -64,6 +64,7 @@ MODEL_TYPES = {
     "Qwen3_5ForConditionalGeneration": "qwen3_5",
     "Qwen3_5MoeForCausalLM": "qwen3_5_moe",
     "Qwen3_5MoeForConditionalGeneration": "qwen3_5_moe",
+    "SmolLM3ForCausalLM": "smollm3",
     "gemma4_unified": "gemma4_text",
 }
 HYBRIDS = ("qwen3_next", "qwen3_5", "qwen3_5_moe")
@@ -196,6 +197,8 @@ def _mlx_lm_model(case: Case) -> Any:
     if kind == "gemma4_text":
         return _mlx_lm_gemma4(case)
     config = _spelled_for_mlx_lm(case.config)
+    if kind == "smollm3":
+        config = _with_smollm3_defaults(config)
     if case.architecture == "Qwen2ForCausalLM" and config.get("head_dim"):
         kind = "llama"  # mlx-lm's Qwen2 overlooks head_dim; its Llama with biases is the same otherwise
         config["attention_bias"] = True
@@ -364,6 +367,16 @@ def _with_moe_fields(config: Config) -> Config:
     named = config.get("num_experts", config.get("num_local_experts"))
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     return {**config, "num_experts": named, "head_dim": width}
+
+
+def _with_smollm3_defaults(config: Config) -> Config:
+    """mlx-lm's SmolLM3 has the theta of its Llama by default, and wants a list of the layers' number exactly."""
+    flags = config.get("no_rope_layers")
+    return {
+        **config,
+        "rope_theta": config.get("rope_theta") or 2_000_000.0,
+        "no_rope_layers": flags and flags[: config["num_hidden_layers"]],
+    }
 
 
 def _scaled_rope(config: Config) -> Any:

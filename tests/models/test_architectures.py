@@ -12,6 +12,7 @@ import mlx.core as mx
 import pytest
 
 from runner.cache.prefix import restorable
+from runner.models import ARCHITECTURES as TABLE
 from runner.models.base import Config, Model
 from tests.models.reference import Case, Reference, difference, feed, load, some_tokens
 
@@ -41,6 +42,7 @@ ARCHITECTURES = (
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
     "Qwen3MoeForCausalLM",
+    "SmolLM3ForCausalLM",
 )
 EXPERTS: Config = {  # an odd number of each; the last two are the defaults, which mlx-lm must be told
     "num_experts": 7,
@@ -50,6 +52,10 @@ EXPERTS: Config = {  # an odd number of each; the last two are the defaults, whi
     "decoder_sparse_step": 1,
     "mlp_only_layers": [],
 }
+PLAIN: dict[str, Config] = {  # what every case of an architecture has
+    "Qwen3Moe": EXPERTS,
+    "SmolLM3": {"no_rope_layer_interval": 2},  # so the second layer has no positions
+}
 WINDOWED = {"use_sliding_window": True, "sliding_window": 9}
 
 
@@ -57,7 +63,7 @@ def cases() -> list[Case]:
     made = []
     for architecture in ARCHITECTURES:
         kind = architecture.removesuffix("ForCausalLM")
-        plain: Config = {"sliding_window": None, **(EXPERTS if kind == "Qwen3Moe" else {})}
+        plain: Config = {"sliding_window": None, **PLAIN.get(kind, {})}
         rows: dict[str, Config] = {f"{name} rope": rope for name, rope in ROPES.items()}
         rows["tied"] = {"tie_word_embeddings": True}
         rows["no head_dim"] = {"head_dim": None, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -77,11 +83,11 @@ def cases() -> list[Case]:
             for name, rope in NEWER.items()
         ]
     made += special_cases() + gemma_cases() + gemma4_cases() + glm_cases()
-    return made + gpt_oss_cases() + hybrid_cases()
+    return made + gpt_oss_cases() + hybrid_cases() + smollm3_cases()
 
 
 def special_cases() -> list[Case]:
-    llama, mistral, qwen2, qwen3, moe = ARCHITECTURES
+    llama, mistral, qwen2, qwen3, moe = ARCHITECTURES[:5]
     mscales = {"mscale": 0.7, "mscale_all_dim": 0.4, "beta_fast": 8, "beta_slow": 2}
     yarn = {"type": "yarn", "factor": 4.0, **ORIGINAL, **mscales}
     kinds = ["full_attention", "sliding_attention"]
@@ -455,7 +461,46 @@ def hybrid_cases() -> list[Case]:
     return made
 
 
+def smollm3_cases() -> list[Case]:
+    full, sliding = "full_attention", "sliding_attention"
+    rows: dict[str, Config] = {
+        "attention_bias": {"attention_bias": True},
+        "mlp_bias": {"mlp_bias": True},
+        "every head its own": {"num_key_value_heads": None},
+        "no_rope_layers": {"no_rope_layers": [0, 1]},
+        "no_rope_layers beside an interval of 0": {"no_rope_layers": [0, 1], "no_rope_layer_interval": 0},
+        "no_rope_layers for more layers": {"no_rope_layers": [0, 1, 0]},
+        "no positions": {"no_rope_layer_interval": 1},
+        "window unused": {"sliding_window": 9},
+        "window never left": {**WINDOWED, "sliding_window": 256},
+        "window": WINDOWED,
+        "window by no_rope_layers": {**WINDOWED, "no_rope_layers": [0, 1]},
+        "window by layer_types": {**WINDOWED, "layer_types": [sliding, full]},
+        "window of no layer": {**WINDOWED, "layer_types": [full, full]},
+    }
+    windows = {
+        "window": (None, 9),
+        "window by no_rope_layers": (9, None),
+        "window by layer_types": (9, None),
+    }
+    name, plain = "SmolLM3ForCausalLM", PLAIN["SmolLM3"]
+    linear = {"rope_parameters": {"rope_type": "linear", "factor": 4.0}}
+    return [
+        *(
+            Case(f"SmolLM3 {row}", name, {**plain, **fields}, windows=windows.get(row, (None, None)))
+            for row, fields in rows.items()
+        ),
+        Case("SmolLM3 default interval", name, {"num_hidden_layers": 5}, windows=(None,) * 5),
+        Case("SmolLM3 default theta", name, plain, ("rope_theta",)),
+        Case("SmolLM3 default theta, linear rope", name, {**plain, **linear}, ("rope_theta",)),
+    ]
+
+
 CASES = {case.name: case for case in cases()}
+
+
+def test_every_row_of_the_table_has_a_case() -> None:
+    assert {case.architecture for case in CASES.values()} == set(TABLE)
 
 
 @cache

@@ -68,6 +68,10 @@ KNOWN: dict[str, set[str]] = {
     "Qwen3_5ForConditionalGeneration": HYBRID,
     "Qwen3_5MoeForCausalLM": HYBRID,
     "Qwen3_5MoeForConditionalGeneration": HYBRID,
+    "SmolLM3ForCausalLM": {
+        *("attention_bias", "layer_types", "mlp_bias", "no_rope_layer_interval", "no_rope_layers"),
+        *("use_sliding_window", *ROPE),
+    },
     "gemma4_unified": GEMMA4,
 }
 """The rows that each architecture honours itself, in ways that other tests look at."""
@@ -198,6 +202,7 @@ CLASSES = {
     "Qwen3_5ForConditionalGeneration": "Qwen3_5Config",
     "Qwen3_5MoeForCausalLM": "Qwen3_5MoeTextConfig",
     "Qwen3_5MoeForConditionalGeneration": "Qwen3_5MoeConfig",
+    "SmolLM3ForCausalLM": "SmolLM3Config",
     "gemma4_unified": "Gemma4UnifiedConfig",
 }
 
@@ -469,6 +474,24 @@ POPULAR: dict[str, Config] = {
         },
         "vision_config": {"hidden_size": 1152, "model_type": "gemma4_vision"},
     },
+    "SmolLM3-3B": published(
+        "SmolLM3ForCausalLM",
+        **SWIGLU,
+        model_type="smollm3",
+        attention_bias=False,
+        layer_types=["full_attention"] * 4,
+        max_position_embeddings=65536,
+        max_window_layers=28,
+        mlp_bias=False,
+        no_rope_layer_interval=4,
+        no_rope_layers=[1, 1, 1, 0],
+        num_hidden_layers=4,
+        pretraining_tp=2,
+        rope_scaling=None,
+        rope_theta=5000000.0,
+        sliding_window=None,
+        use_sliding_window=False,
+    ),
     "gpt-oss-20b": published(
         "GptOssForCausalLM",
         model_type="gpt_oss",

@@ -1,9 +1,9 @@
 """The architectures that we run: a table from the name in config.json to the module that holds it.
 
-A new architecture is one file here, one row in this table and one row in `tests/models/`. Only the module that a
-model needs is imported, and its name comes from the table, never from the model's files: what a config says about
-code of its own (`auto_map`, `model_file`) is never looked at. What is not in the table runs through mlx-lm where
-that is installed: `zoo.py`.
+A new architecture is one file here, one row in this table, and tests; README.md has the recipe. Only the module
+that a model needs is imported, and its name comes from the table, never from the model's files: what a config says
+about code of its own (`auto_map`, `model_file`) is never looked at. What is not in the table runs through mlx-lm
+where that is installed: `zoo.py`.
 
 Knows nothing about files, tokens or requests.
 """

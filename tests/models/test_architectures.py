@@ -87,7 +87,8 @@ def cases() -> list[Case]:
 
 
 def special_cases() -> list[Case]:
-    llama, mistral, qwen2, qwen3, moe = ARCHITECTURES[:5]
+    llama, mistral, moe = "LlamaForCausalLM", "MistralForCausalLM", "Qwen3MoeForCausalLM"
+    qwen2, qwen3 = "Qwen2ForCausalLM", "Qwen3ForCausalLM"
     mscales = {"mscale": 0.7, "mscale_all_dim": 0.4, "beta_fast": 8, "beta_slow": 2}
     yarn = {"type": "yarn", "factor": 4.0, **ORIGINAL, **mscales}
     kinds = ["full_attention", "sliding_attention"]

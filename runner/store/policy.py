@@ -1,10 +1,12 @@
 """Which tensors `import --quantize` quantizes, and as what: by their names and shapes alone.
 
-The rule is that of Ollama's importer (v0.34) for the architectures that it has no rule of its own for:
+The rule is that of Ollama's importer (v0.34) for the architectures that it has no rule of its own for, and for
+Qwen3.5:
 
 - matrices named *.weight, and stacks of them in a mixture of experts, are quantized as was asked;
-- in the source's precision stay norms, biases, embeddings, routers, convolutions, all of vision and audio, what has
-  fewer than 1024 numbers, and what has rows that the group size does not divide;
+- in the source's precision stay norms, biases, embeddings, routers, convolutions, what makes rates and decays in
+  linear attention, all of vision and audio, what has fewer than 1024 numbers, and what has rows that the group size
+  does not divide;
 - the head gets 8 bits: int8 beside int4, mxfp8 beside mxfp4 and nvfp4;
 - so do v_proj, k_proj and down_proj of every layer where 4 bits were asked for, but of experts only beside int4.
 
@@ -23,7 +25,10 @@ from runner.store.quantized import KINDS
 
 EIGHT_BITS = {"int4": "int8", "int8": "int8", "mxfp4": "mxfp8", "mxfp8": "mxfp8", "nvfp4": "mxfp8"}
 SMALLEST = 1024  # numbers
-KEPT = re.compile(r"norm|ln_|embed|kv_b_proj|vision|visual|audio|mm_projector|multi_modal_projector")
+KEPT = re.compile(
+    r"norm|ln_|embed|kv_b_proj|linear_attn\.in_proj_(a|b|ba)\.|"
+    r"vision|visual|audio|mm_projector|multi_modal_projector"
+)
 ROUTER = re.compile(r"(^|\.)(gate|router|shared_expert_gate)\.")
 EXPERTS = re.compile(r"\.(experts|switch_mlp|shared_experts)\.")
 HEAD = re.compile(r"(^|\.)lm_head\.weight$")

@@ -6,6 +6,7 @@ Knows nothing about servers or weights.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -41,10 +42,14 @@ def main(argv: Sequence[str]) -> NoReturn:
         _end(f"Error: {error}", OTHER)
     except LoadError as error:
         _end(f"Error: {error}", MODEL)
-    print(description.name)
+    lines = [description.name]
     for fact, value in _facts(description):
         printable = "".join(c if c.isprintable() else "\ufffd" for c in value)  # it comes from files
-        print(f"  {fact:<16}{printable}")
+        lines.append(f"  {fact:<16}{printable}")
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(STOPPED)
 
 

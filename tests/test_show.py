@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from runner.description import describe
 from runner.store.importer import import_directory
 from runner.store.resolve import DEMO_FOLDER, open_model
 from tests import tiny
+from tests.processes import COMMAND
 from tests.test_import_quantized import bring_in, quiet, tiny_name
 from tests.test_quantization import EXPERTS, Q4, checkpoint, floats, in_mlx_spelling, mixed
 
@@ -89,6 +92,14 @@ def test_experts_are_told(show: Any, tmp_path: Path) -> None:
     assert "experts         2 of 4 for each token\n" in show(
         checkpoint(tmp_path / "tiny", floats(**EXPERTS), **EXPERTS)
     )
+
+
+def test_a_reader_that_leaves_is_no_trouble() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run([COMMAND, "show", "demo"], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_an_architecture_of_others_is_shown_too(show: Any, tmp_path: Path) -> None:

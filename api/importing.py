@@ -40,8 +40,9 @@ and compressed-tensors. --quantize makes the matrices of a float model smaller:
   mxfp4   4.25 bits, groups of 32 with a power of two             mxfp8   8.25 bits, the same
   nvfp4   4.5 bits, groups of 16 with a small float
 
-Embeddings, norms and routers stay floats. Where 4 bits are asked for, the head and v_proj, k_proj and down_proj
-get 8: int8 beside int4, else mxfp8 (but not in experts). `mlx-runner show NAME` counts them.
+Embeddings, norms and routers stay floats. Where 4 bits are asked for, the head (or the embedding that is the head,
+too) and v_proj, k_proj and down_proj get 8: int8 beside int4, else mxfp8 (but not in experts).
+`mlx-runner show NAME` counts them.
 """
 
 

@@ -18,7 +18,7 @@ DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 
 
 def quantize(item: Item, source: bytes) -> Sequence[bytes]:
-    """One matrix of an item -> its codes, scales and, for affine, biases; on MLX's default device."""
+    """One source of an item -> its codes, scales and, for affine, biases; on MLX's default device."""
     how, matrix = item.how, _matrix(item, source)
     rows = max(1, AT_ONCE[device.kind()] // matrix.shape[1])
     made: list[list[bytes]] = []
@@ -35,5 +35,5 @@ def _matrix(item: Item, source: bytes) -> mx.array:
     rows, width = item.shape[-2:]
     turned = item.turned
     if turned is None:
-        return numbers.reshape(rows, width)
+        return numbers.reshape(-1, width)
     return numbers.reshape(width, rows * turned.step).T[turned.first :: turned.step]

@@ -22,7 +22,7 @@ from runner.engine import LoadedModel
 from runner.errors import BadModelFiles, LoadError, UnsupportedModel
 from runner.loader import load
 from runner.quantizing import AT_ONCE, DTYPES, quantize
-from runner.store import names
+from runner.store import names, planning
 from runner.store.importer import Summary, import_directory
 from runner.store.names import Name
 from runner.store.plan import Item, Turned
@@ -105,6 +105,8 @@ def rounded(weights: Tensors, kind: str) -> Tensors:
     made = {}
     for name, array in weights.items():
         chosen = by_hand(name, array.shape, kind)
+        if "embed_tokens" in name and "lm_head.weight" not in weights:
+            chosen = EIGHT[kind]
         how = KINDS[chosen] if chosen else None
         made[name] = dequantize(quantized(array, how), how) if how else array
     return made
@@ -138,12 +140,12 @@ def test_a_quantized_blob_is_what_a_host_writes(tmp_path: Path, kind: str) -> No
         for ending, part in zip(("", ".scale", ".bias"), parts, strict=False):
             assert arrays[name + ending].dtype == part.dtype
             assert mx.array_equal(arrays[name + ending], part)
-    kept = "model.embed_tokens.weight"
+    kept = "model.layers.0.input_layernorm.weight"
     header = read_header(blobs[kept], kept)
     assert (header.metadata, header.tensors[0].dtype) == ({}, "BF16")
     config = host_config(tmp_path)
     assert (config["file_type"], config["requires"]) == (kind, "0.19.0")
-    assert summary.plan.kinds["BF16"] == len([name for name in halves if "norm" in name or "embed" in name])
+    assert summary.plan.kinds["BF16"] == len([name for name in halves if "norm" in name])
     assert summary.weight_bytes < 0.8 * summary.source_bytes
 
 
@@ -229,6 +231,7 @@ LAYER = "model.layers.3."
         ("lm_head.weight", (256, 64), "int4", "int8"),
         ("language_model.lm_head.weight", (256, 64), "nvfp4", "mxfp8"),
         ("lm_head.weight", (256, 48), "nvfp4", None),
+        ("model.embed_tokens_per_layer.weight", (256, 64), "int4", "int8"),
         ("vision_tower.layers.0.mlp.fc1.weight", (64, 64), "int4", None),
         ("model.visual.blocks.0.mlp.fc1.weight", (64, 64), "int4", None),
         ("multi_modal_projector.linear_1.weight", (64, 64), "int4", None),
@@ -237,6 +240,25 @@ LAYER = "model.layers.3."
 )
 def test_what_is_quantized_to_what(name: str, shape: tuple[int, ...], asked: str, kind: str | None) -> None:
     assert kind_of(name, shape, asked) == kind
+
+
+def test_an_embedding_that_is_the_head_too_is_quantized_as_a_head() -> None:
+    name = "model.language_model.embed_tokens.weight"
+    assert kind_of(name, (256, 64), "mxfp4", tied=True) == "mxfp8"
+    assert kind_of(name, (256, 64), "mxfp4", tied=False) is None
+    assert kind_of("model.visual.patch_embed.proj.weight", (256, 64), "mxfp4", tied=True) is None
+
+
+def test_a_large_matrix_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = checkpoint(tmp_path / "floats", floats())
+    whole = bring_in(folder, tmp_path / "whole", "int4")
+    monkeypatch.setattr(planning, "MAX_PIECE", 5000)
+    pieces = bring_in(folder, tmp_path / "pieces", "int4")
+    assert max(len(item.sources) for blob in whole.plan.blobs for item in blob.items) == 1
+    assert max(len(item.sources) for blob in pieces.plan.blobs for item in blob.items) > 1
+    assert {path.name for path in layers(tmp_path / "whole").values()} == {
+        path.name for path in layers(tmp_path / "pieces").values()
+    }
 
 
 # Mixtures of experts.
@@ -624,7 +646,7 @@ def test_the_command_quantizes_and_tells_what(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "tiny", floats())
     run = command(folder, "--quantize", "mxfp4")
     done = subprocess.run(run, env=environment(tmp_path), capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("imported tiny:latest: 20 tensors (8 mxfp4, 6 F32, 6 mxfp8), ")
+    assert done.stdout.startswith("imported tiny:latest: 20 tensors (8 mxfp4, 7 mxfp8, 5 F32), ")
     assert " MB to " in done.stdout
     wrong = subprocess.run(command(folder, "--quantize", "int3"), capture_output=True, text=True, check=False)
     assert wrong.returncode == 2

@@ -61,7 +61,7 @@ def test_a_model_in_the_store_tells_its_mixed_bits_and_its_template(show: Any, t
     text = show("tiny")
     assert text.startswith("tiny:latest\n")
     assert "parameters      5.7M (5,672,192)\n" in text
-    assert "quantization    int4 (64), 18 of 42 matrices int8 (64); not quantized: 14 BF16\n" in text
+    assert "quantization    int4 (64), 19 of 43 matrices int8 (64); not quantized: 13 BF16\n" in text
     assert "chat template   Jinja\n" in text
     import_directory(DEMO_FOLDER, tiny_name(), tmp_path, "{{ .Prompt }}", quiet)
     assert "chat template   Go and Jinja\n" in show("tiny")

@@ -29,7 +29,7 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Bytes of a file: a tensor, or one matrix of a stack."""
+    """Bytes of a file: a tensor, one matrix of a stack, or rows of a matrix."""
 
     file: WeightFile
     start: int
@@ -47,7 +47,9 @@ class Turned:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A tensor: its sources one behind the other. With a `kind` each source is a matrix to be quantized."""
+    """A tensor: its sources one behind the other. With a `kind` each source is a matrix to be quantized, or some
+    rows of one.
+    """
 
     name: str
     dtype: str

@@ -46,6 +46,8 @@ PARTS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
 # Who has these as [N,in,out], gate and up column by column in turn; others: [N,out,in], gate first.
 TURNED = (["GptOssForCausalLM"],)
 
+MAX_PIECE = 256 * 1024 * 1024  # bytes
+
 Found = dict[str, Located]
 
 
@@ -86,6 +88,7 @@ def by_name(files: Iterable[tuple[WeightFile, Header]]) -> Found:
 def _plan_floats(found: Found, config: dict[str, Any], kind: str | None) -> Plan:
     blobs: list[Blob] = []
     groups: dict[str, dict[str, dict[int, Located]]] = {}
+    tied = not any(name.endswith("lm_head.weight") for name in found)
     for name, located in found.items():
         _require_float(name, located)
         expert, bare = ONE_EXPERT.fullmatch(name), BARE_EXPERTS.fullmatch(name)
@@ -94,7 +97,9 @@ def _plan_floats(found: Found, config: dict[str, Any], kind: str | None) -> Plan
         elif kind and bare and len(located.tensor.shape) == 3:
             blobs += [_blob(item) for item in _taken_apart(located, bare[1], bare[2], config, kind)]
         else:
-            blobs.append(_blob(_item(name, located.tensor.dtype, located.tensor.shape, [located], kind)))
+            blobs.append(
+                _blob(_item(name, located.tensor.dtype, located.tensor.shape, [located], kind, tied=tied))
+            )
     for group, projections in groups.items():
         blobs += _expert_blobs(group, projections, kind)
     kinds = Counter(item.kind or item.dtype for blob in blobs for item in blob.items)
@@ -113,12 +118,26 @@ def _require_float(name: str, located: Located) -> None:
         )
 
 
-def _item(name: str, dtype: str, shape: tuple[int, ...], parts: list[Located], kind: str | None) -> Item:
-    chosen = kind_of(name, shape, kind) if kind else None
+def _item(
+    name: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    parts: list[Located],
+    kind: str | None,
+    *,
+    tied: bool = False,
+) -> Item:
+    chosen = kind_of(name, shape, kind, tied=tied) if kind else None
     sources = [located.source for located in parts]
-    if chosen and len(sources) < (matrices := shape[0] if len(shape) == 3 else 1):
-        sources = _split(sources[0], matrices)
+    if chosen and len(sources) == 1:
+        sources = _split(sources[0], shape[0] if len(shape) == 3 else _pieces(shape[0], sources[0].size))
     return Item(name, dtype, shape, tuple(sources), chosen)
+
+
+def _pieces(rows: int, size: int) -> int:
+    """Into how many equal pieces a matrix is cut, so that none is larger than it need be in memory."""
+    wanted = -(-size // MAX_PIECE)
+    return next((count for count in range(wanted, 16 * wanted) if rows % count == 0), 1)
 
 
 def _split(stack: Source, count: int) -> list[Source]:

@@ -78,7 +78,7 @@ def test_a_quantized_import_answers_and_is_shown_as_what_it_is(host: Host) -> No
     kinds = {tensor["name"]: tensor["type"] for tensor in answer["tensors"]}
     assert kinds["model.layers.0.mlp.gate_proj.weight"] == "int4"
     assert kinds["model.layers.0.mlp.down_proj.weight"] == "int8"
-    assert kinds["model.embed_tokens.weight"] == "BF16"
+    assert kinds["model.embed_tokens.weight"] == "int8"
 
 
 def test_a_raw_prompt_is_not_dressed(host: Host) -> None:

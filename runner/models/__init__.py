@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib
 
 from runner.errors import BadModelFiles, UnsupportedModel
-from runner.models import zoo
 from runner.models.base import Config, Model
 from runner.models.config import Fields, shown
 from runner.models.unread import refuse_unread
@@ -67,6 +66,8 @@ def _through_mlx_lm(config: Config, name: str) -> Model:
     refusal = f"architecture {shown(name)} is not supported; these are: {', '.join(ARCHITECTURES)}"
     if not isinstance(kind, str) or kind in ARCHITECTURES.values():
         raise UnsupportedModel(refusal)
+    from runner.models import zoo  # here, since start-up need not wait for what few models need
+
     if not zoo.is_installed():
         raise UnsupportedModel(f"{refusal}; with {zoo.EXTRA} those of mlx-lm are")
     found = zoo.find(config, name)

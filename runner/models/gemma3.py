@@ -208,9 +208,7 @@ class Model(CausalLM):
         self._multimodal = fields.mapping("text_config") is not None
 
     def logits(self, hidden: mx.array) -> mx.array:
-        logits = super().logits(hidden)
-        cap = self._logit_cap
-        return logits if cap is None else mx.tanh(logits / cap) * cap
+        return soft_capped(super().logits(hidden), self._logit_cap)
 
     def make_caches(self) -> list[LayerCache]:
         return [KVCache() if window is None else RotatingKVCache(window) for window in self._windows]
@@ -224,6 +222,11 @@ class Model(CausalLM):
             name: array.astype(mx.float32) + 1 if name.endswith("norm.weight") else array
             for name, array in super().rename(text).items()
         }
+
+
+def soft_capped(logits: mx.array, cap: float | None) -> mx.array:
+    """Softly between -cap and cap (Gemma 2, arXiv 2408.00118); None: as they are."""
+    return logits if cap is None else mx.tanh(logits / cap) * cap
 
 
 def text_part(weights: dict[str, mx.array], media: tuple[str, ...]) -> dict[str, mx.array]:

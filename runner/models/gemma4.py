@@ -33,7 +33,7 @@ from runner.cache.kv import KVCache
 from runner.cache.rotating import RotatingKVCache
 from runner.models import layers, nn
 from runner.models.config import DecoderConfig, Fields
-from runner.models.gemma3 import MLP, text_part
+from runner.models.gemma3 import MLP, soft_capped, text_part
 from runner.models.gemma4_config import Gemma4Config, Mixture
 from runner.models.gemma4_experts import Experts, Router, plain_experts
 from runner.models.layers import CausalLM, Layer, Windows
@@ -210,9 +210,7 @@ class Model(CausalLM):
         self._multimodal = fields.mapping("text_config") is not None
 
     def logits(self, hidden: mx.array) -> mx.array:
-        logits = super().logits(hidden)
-        cap = self._logit_cap
-        return logits if cap is None else mx.tanh(logits / cap) * cap
+        return soft_capped(super().logits(hidden), self._logit_cap)
 
     def make_caches(self) -> list[LayerCache]:
         windows = self._windows[: self._owners]

@@ -13,6 +13,7 @@ import pytest
 
 from runner.cache.prefix import restorable
 from runner.models import ARCHITECTURES as TABLE
+from runner.models import build
 from runner.models.base import Config, Model
 from tests.models.reference import Case, Reference, difference, feed, load, some_tokens
 
@@ -537,6 +538,24 @@ def test_decoding_gives_the_logits_of_mlx_lm(name: str) -> None:
     caches = model.make_caches()
     logits = mx.concatenate([feed(model, caches, TOKENS[:5]), feed(model, caches, TOKENS[5:], (1,))])
     assert difference(logits, expected(name)) < TOLERANCE
+
+
+@pytest.mark.parametrize("architecture", TABLE)
+def test_a_model_in_halves_computes_in_halves(architecture: str) -> None:
+    """Nothing on the way makes the stream, the logits or the keys float32, which would cost twice; only a recurrent
+    state is meant to be.
+    """
+    name = next(name for name, case in CASES.items() if case.architecture == architecture)
+    _, reference = pair(name)
+    model = build(CASES[name].config)
+    halves = {n: array.astype(mx.bfloat16) for n, array in reference.checkpoint().items()}
+    model.load_weights(list(model.rename(halves).items()))
+    caches = model.make_caches()
+    for tokens in (TOKENS[:7], TOKENS[7:8]):
+        hidden = model(mx.array([tokens], mx.int32), caches)
+        assert hidden.dtype == model.logits(hidden).dtype == mx.bfloat16
+    kept = [layer.arrays() for layer in caches if not layer.checkpointed]
+    assert {array.dtype for arrays in kept for array in arrays} == {mx.bfloat16}
 
 
 ROTATING = [

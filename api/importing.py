@@ -18,9 +18,9 @@ from api.backend import mlx_needed
 from api.environment import model_store
 from api.lifecycle import MODEL, OTHER, STOPPED
 from runner.errors import BackendMissing, LoadError
+from runner.importing.importer import Quantize, Summary, import_directory
+from runner.quantization.names import KINDS
 from runner.store import names
-from runner.store.importer import Quantize, Summary, import_directory
-from runner.store.quantized import KINDS
 
 BAR = 30  # characters
 REDRAWN_S = 0.05
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> NoReturn:
 
 def _quantize() -> Quantize:
     with mlx_needed():
-        from runner.quantizing import quantize
+        from runner.quantization.make import quantize
     return quantize
 
 

@@ -25,7 +25,7 @@ import threading
 import time
 from datetime import datetime
 
-from runner.levels import TRACE
+from runner.machine.levels import TRACE
 
 MAX_LINE = 8 * 1024
 QUEUED_LINES = 4096

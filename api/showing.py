@@ -15,11 +15,11 @@ from api.backend import mlx_needed
 from api.environment import model_store
 from api.lifecycle import MODEL, OTHER, STOPPED
 from runner.errors import BackendMissing, LoadError
-from runner.store.importer import size_text
+from runner.importing.importer import size_text
 from runner.store.resolve import open_model
 
 if TYPE_CHECKING:
-    from runner.description import Description
+    from runner.loading.description import Description
 
 EPILOG = """\
 examples:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> NoReturn:
     options = _parser().parse_args(argv)
     try:
         with mlx_needed():
-            from runner.description import describe
+            from runner.loading.description import describe
         description = describe(open_model(options.model, model_store()))
     except BackendMissing as error:
         _end(f"Error: {error}", OTHER)

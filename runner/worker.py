@@ -30,13 +30,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner import device
-from runner.engine import LoadedModel
 from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
-from runner.loader import load
-from runner.pipeline import Emit, generate
+from runner.generation.pipeline import Emit, generate
+from runner.loading.loaded_model import LoadedModel
+from runner.loading.loader import load
+from runner.machine import device
 from runner.store.resolve import DEFAULT_STORE, open_model
-from runner.tokenizer import Tokenizer
+from runner.text.tokenizer import Tokenizer
 from runner.types import Failed, GenerateRequest, Status
 
 log = logging.getLogger(__name__)

@@ -39,11 +39,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-from runner import device  # opens the BLAS before anything imports mlx
-from runner.blas import blas_is_slow
 from runner.errors import RunnerError
+from runner.machine import device  # opens the BLAS before anything imports mlx
+from runner.machine.blas import blas_is_slow
 from runner.store.resolve import DEMO, DEMO_FOLDER
-from runner.tokenizer import Tokenizer
+from runner.text.tokenizer import Tokenizer
 from runner.types import NS_PER_S, Chunk, Done, Event, Failed, GenerateRequest, SamplingOptions
 from runner.worker import Worker
 

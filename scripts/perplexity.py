@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.loader import load  # opens the BLAS before anything imports mlx
+from runner.loading.loader import load  # opens the BLAS before anything imports mlx
 
 # isort: split
 import mlx.core as mx
@@ -25,12 +25,12 @@ from demo_corpus import chat
 from demo_train import evaluate
 from tokenizers import Tokenizer
 
-from runner.engine import LoadedModel
-from runner.pipeline import generate
-from runner.quantizing import quantize
+from runner.generation.pipeline import generate
+from runner.importing.importer import import_directory
+from runner.loading.loaded_model import LoadedModel
+from runner.quantization.make import quantize
+from runner.quantization.names import KINDS
 from runner.store import names
-from runner.store.importer import import_directory
-from runner.store.quantized import KINDS
 from runner.store.resolve import DEMO_FOLDER, open_model
 from runner.types import Chunk, Event, GenerateRequest
 

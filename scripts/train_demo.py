@@ -30,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from runner.blas import open_blas  # noqa: E402  # before MLX is imported, see runner/blas.py
+from runner.machine.blas import open_blas  # noqa: E402  # before MLX is imported, see runner/machine/blas.py
 
 open_blas()
 

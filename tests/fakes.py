@@ -11,9 +11,9 @@ from runner.cache.base import Caches, Storage
 from runner.cache.kv import KVCache
 from runner.cache.prefix import PrefixCache
 from runner.cache.recurrent import RecurrentCache
-from runner.engine import LoadedModel
+from runner.loading.loaded_model import LoadedModel
 from runner.models.base import Model
-from runner.tokenizer import Tokenizer
+from runner.text.tokenizer import Tokenizer
 from runner.types import Chunk, Event, GenerateRequest
 from tests import tiny
 

@@ -14,11 +14,11 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from runner.description import describe
-from runner.engine import LoadedModel
 from runner.errors import BadModelFiles, UnsupportedModel
-from runner.loader import load
-from runner.store.importer import import_directory
+from runner.importing.importer import import_directory
+from runner.loading.description import describe
+from runner.loading.loaded_model import LoadedModel
+from runner.loading.loader import load
 from runner.store.resolve import open_model
 from tests import tiny
 from tests.models.reference import Case, Reference, difference, feed, some_tokens

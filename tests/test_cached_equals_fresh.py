@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from runner import models
 from runner.cache.base import Caches, Storage
 from runner.cache.prefix import PrefixCache
-from runner.engine import LoadedModel
+from runner.generation.pipeline import generate
+from runner.loading.loaded_model import LoadedModel
 from runner.models.base import Model
-from runner.pipeline import generate
 from runner.types import Done, Event, Failed, GenerateRequest, SamplingOptions
 from tests import tiny
 from tests.fakes import Alarm, tokenizer

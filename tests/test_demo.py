@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.blas import open_blas
+from runner.machine.blas import open_blas
 
-open_blas()  # before MLX is imported; see runner/blas.py
+open_blas()  # before MLX is imported; see runner/machine/blas.py
 
 import mlx.core as mx  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402

@@ -8,9 +8,9 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from runner.engine import LoadedModel
-from runner.loader import load
-from runner.pipeline import generate
+from runner.generation.pipeline import generate
+from runner.loading.loaded_model import LoadedModel
+from runner.loading.loader import load
 from runner.store.resolve import DEMO, DEMO_FOLDER, open_model
 from runner.types import Done, Event, GenerateRequest
 from tests.fakes import text_of

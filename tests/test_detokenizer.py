@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.detokenizer import Detokenizer
+from runner.text.detokenizer import Detokenizer
 
 SAMPLES = {
     "emoji family": "👨‍👩‍👧‍👦".encode(),

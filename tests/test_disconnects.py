@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from api.stream import BUFFERED
-from runner.device import PREFILL_CHUNK
+from runner.machine.device import PREFILL_CHUNK
 from tests.processes import wait_until
 from tests.serving import Serving, serving
 from tests.streams import PLAIN_TEXT, Request, ask, read_stream

@@ -11,9 +11,10 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from runner import device, evaluation
-from runner.evaluation import evaluate
-from runner.loader import load
+from runner.loading import evaluation
+from runner.loading.evaluation import evaluate
+from runner.loading.loader import load
+from runner.machine import device
 from runner.store.resolve import open_model
 from tests import tiny
 

@@ -17,17 +17,18 @@ import mlx.core as mx
 import pytest
 
 from api import importing
-from runner.description import describe
-from runner.engine import LoadedModel
 from runner.errors import BadModelFiles, LoadError, UnsupportedModel
-from runner.loader import load
-from runner.quantizing import AT_ONCE, DTYPES, quantize
-from runner.store import names, planning
-from runner.store.importer import Summary, import_directory
+from runner.importing import planning
+from runner.importing.importer import Summary, import_directory
+from runner.importing.plan import Item, Turned
+from runner.loading.description import describe
+from runner.loading.loaded_model import LoadedModel
+from runner.loading.loader import load
+from runner.quantization.make import AT_ONCE, DTYPES, quantize
+from runner.quantization.names import FLOAT_MODES, KINDS, Quantization
+from runner.quantization.policy import kind_of
+from runner.store import names
 from runner.store.names import Name
-from runner.store.plan import Item, Turned
-from runner.store.policy import kind_of
-from runner.store.quantized import FLOAT_MODES, KINDS, Quantization
 from runner.store.resolve import open_model
 from runner.store.safetensors_header import read_header
 from tests.processes import EXIT_S, START_S, wait_until

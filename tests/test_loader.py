@@ -11,9 +11,9 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from runner.engine import LoadedModel
 from runner.errors import BadModelFiles, LoadError, ModelNotFound, UnsupportedModel
-from runner.loader import load
+from runner.loading.loaded_model import LoadedModel
+from runner.loading.loader import load
 from runner.store.resolve import open_model
 from tests import tiny
 

@@ -13,7 +13,7 @@ import pytest
 
 from api.environment import log_level, max_queue
 from api.logs import MAX_LINE, QUEUED_LINES, PipeHandler, SlogFormatter, calm, python_level
-from runner.levels import TRACE
+from runner.machine.levels import TRACE
 
 HOST_PREFIXES = (
     "mlx:", "MLX:", "panic:", "fatal error:", "error:", "Error:", "CUDA error", "ROCm error",

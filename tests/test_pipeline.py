@@ -7,9 +7,9 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 
-from runner.engine import LoadedModel
 from runner.errors import EmptyPrompt, PromptTooLong, RunnerError
-from runner.pipeline import generate
+from runner.generation.pipeline import generate
+from runner.loading.loaded_model import LoadedModel
 from runner.types import Chunk, Done, Event, Failed, GenerateRequest, SamplingOptions, Started
 from tests import tiny
 from tests.fakes import (

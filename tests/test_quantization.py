@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner import device
-from runner.engine import LoadedModel
 from runner.errors import BadModelFiles, LoadError, UnsupportedModel
-from runner.loader import load
-from runner.models import nn, packed
-from runner.quantization import collect, common_spelling, unpack
-from runner.store.quantized import (
+from runner.layers import nn, packed
+from runner.loading.loaded_model import LoadedModel
+from runner.loading.loader import load
+from runner.machine import device
+from runner.quantization.collect import collect, common_spelling, unpack
+from runner.quantization.names import (
     AFFINE_BITS,
     AFFINE_KERNEL_GROUPS,
     FLOAT_MODES,

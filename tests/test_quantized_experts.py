@@ -11,9 +11,9 @@ import mlx.core as mx
 import pytest
 
 from runner.errors import BadModelFiles
-from runner.loader import load
-from runner.models.packed import PackedHeads
-from runner.store.quantized import FLOAT_MODES, Quantization
+from runner.layers.packed import PackedHeads
+from runner.loading.loader import load
+from runner.quantization.names import FLOAT_MODES, Quantization
 from runner.store.resolve import open_model
 from tests.test_quantization import (
     CLOSE,

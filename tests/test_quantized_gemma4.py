@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from runner.store.quantized import FLOAT_MODES, Quantization
+from runner.quantization.names import FLOAT_MODES, Quantization
 from tests import tiny
 from tests.test_quantization import (
     CLOSE,

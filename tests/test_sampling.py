@@ -16,7 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from runner.errors import BadRequest
-from runner.sampling import (
+from runner.generation.sampling import (
     Candidates,
     Sampler,
     above_share,

@@ -14,8 +14,8 @@ import pytest
 
 from api import showing
 from api.lifecycle import MODEL
-from runner.description import describe
-from runner.store.importer import import_directory
+from runner.importing.importer import import_directory
+from runner.loading.description import describe
 from runner.store.resolve import DEMO_FOLDER, open_model
 from tests import tiny
 from tests.processes import COMMAND

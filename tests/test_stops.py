@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runner.stops import StopMatcher
+from runner.text.stops import StopMatcher
 
 
 def run(stops: Iterable[str], pieces: Iterable[str]) -> tuple[str, str | None]:

@@ -15,9 +15,9 @@ import mlx.core as mx
 import pytest
 
 from runner.errors import BadModelFiles, LoadError, ModelNotFound, UnsupportedModel
-from runner.loader import load
+from runner.importing.importer import import_directory, size_text
+from runner.loading.loader import load
 from runner.store import names
-from runner.store.importer import import_directory, size_text
 from runner.store.names import Name
 from runner.store.ollama import LICENSE
 from runner.store.resolve import open_model

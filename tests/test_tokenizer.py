@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
-from runner.detokenizer import Detokenizer
 from runner.errors import BadModelFiles
-from runner.tokenizer import Tokenizer
+from runner.text.detokenizer import Detokenizer
+from runner.text.tokenizer import Tokenizer
 
 DEEP = "<\uff5ca▁b\uff5c>"  # full-width bars, as DeepSeek has them
 UNHURRIED = settings(deadline=None)  # the first call starts the library's threads

@@ -40,7 +40,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from runner.cache.base import Storage
-from runner.levels import TRACE
+from runner.machine.levels import TRACE
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import importlib
 
+from runner.config.fields import Config, Fields, shown
+from runner.config.unread import refuse_unread
 from runner.errors import BadModelFiles, UnsupportedModel
-from runner.models.base import Config, Model
-from runner.models.config import Fields, shown
-from runner.models.unread import refuse_unread
+from runner.models.base import Model
 
 ARCHITECTURES = {
     "GLM4MoeLite": "glm4_moe_lite",

@@ -19,9 +19,6 @@ import mlx.core as mx
 
 from runner.cache.base import Caches, Storage
 
-Config = dict[str, Any]
-"""A parsed config.json."""
-
 
 class Model(Protocol):
     """What the pipeline needs of an architecture. Every implementation is an `nn.Module`."""

@@ -17,21 +17,21 @@ import mlx.core as mx
 from runner.cache.base import LayerCache, Mask
 from runner.cache.kv import KVCache
 from runner.cache.rotating import RotatingKVCache
-from runner.errors import BadModelFiles, UnsupportedModel
-from runner.models import layers, nn
-from runner.models.base import Config
-from runner.models.config import (
+from runner.config.fields import (
     FULL,
     MAX_LAYERS,
     SLIDING,
+    Config,
     DecoderConfig,
     Fields,
     read_sliding_window,
     read_windows,
     shown,
 )
-from runner.models.layers import CausalLM, GatedMLP, Layer, Windows
-from runner.models.rope import Rope, RopeConfig
+from runner.errors import BadModelFiles, UnsupportedModel
+from runner.layers import layers, nn
+from runner.layers.layers import CausalLM, GatedMLP, Layer, Windows
+from runner.layers.rope import Rope, RopeConfig
 
 DEFAULTS: Config = {"vocab_size": 262_208, "num_attention_heads": 8}
 """Sizes are not guessed elsewhere, but Google's own multimodal files leave these out."""

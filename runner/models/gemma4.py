@@ -31,13 +31,13 @@ import mlx.core as mx
 from runner.cache.base import LayerCache, Mask
 from runner.cache.kv import KVCache
 from runner.cache.rotating import RotatingKVCache
-from runner.models import layers, nn
-from runner.models.config import DecoderConfig, Fields
+from runner.config.fields import DecoderConfig, Fields
+from runner.layers import layers, nn
+from runner.layers.layers import CausalLM, Layer, Windows
+from runner.layers.rope import Rope
 from runner.models.gemma3 import MLP, soft_capped, text_part
 from runner.models.gemma4_config import Gemma4Config, Mixture
 from runner.models.gemma4_experts import Experts, Router, plain_experts
-from runner.models.layers import CausalLM, Layer, Windows
-from runner.models.rope import Rope
 
 Shown = tuple[mx.array, mx.array]
 """Keys and values that a cache returned, both [B,K,S,D]."""

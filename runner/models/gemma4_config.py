@@ -11,10 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from runner.errors import BadModelFiles, UnsupportedModel
-from runner.models import gemma3
-from runner.models.base import Config
-from runner.models.config import (
+from runner.config.fields import (
     FULL,
     MAX_EXPERTS,
     MAX_HEADS,
@@ -23,13 +20,16 @@ from runner.models.config import (
     MAX_VOCABULARY,
     MAX_WIDTH,
     SLIDING,
+    Config,
     DecoderConfig,
     Fields,
     read_windows,
     shown,
 )
+from runner.errors import BadModelFiles, UnsupportedModel
+from runner.layers.rope import RopeConfig
+from runner.models import gemma3
 from runner.models.gemma3 import capped, check_gelu
-from runner.models.rope import RopeConfig
 
 DEFAULTS: Config = {"vocab_size": 262_144, "num_attention_heads": 8}
 DEFAULT_THETA = 10_000.0  # where an object of `rope_parameters` leaves it out

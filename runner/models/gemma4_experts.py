@@ -10,8 +10,8 @@ import re
 
 import mlx.core as mx
 
-from runner.models import moe, nn
-from runner.models.moe import add_tensor, join_experts
+from runner.layers import moe, nn
+from runner.layers.moe import add_tensor, join_experts
 
 
 class Router(nn.Module):

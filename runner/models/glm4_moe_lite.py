@@ -15,9 +15,7 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from runner.errors import BadModelFiles, UnsupportedModel
-from runner.models import nn
-from runner.models.config import (
+from runner.config.fields import (
     MAX_EXPERTS,
     MAX_LAYERS,
     MAX_WIDTH,
@@ -25,10 +23,12 @@ from runner.models.config import (
     Fields,
     shown,
 )
-from runner.models.latent import Attention, AttentionConfig, split_latent_maps
-from runner.models.layers import Block, CausalLM, GatedMLP
-from runner.models.moe import Experts, join_experts
-from runner.models.rope import Rope
+from runner.errors import BadModelFiles, UnsupportedModel
+from runner.layers import nn
+from runner.layers.latent import Attention, AttentionConfig, split_latent_maps
+from runner.layers.layers import Block, CausalLM, GatedMLP
+from runner.layers.moe import Experts, join_experts
+from runner.layers.rope import Rope
 
 DEFAULT_EPS = 1e-5
 DENSE, SPARSE = "dense", "sparse"

@@ -16,20 +16,20 @@ import mlx.core as mx
 from runner.cache.base import LayerCache, Mask
 from runner.cache.kv import KVCache
 from runner.cache.rotating import RotatingKVCache
-from runner.errors import BadModelFiles
-from runner.models import layers, moe, nn
-from runner.models.base import Config
-from runner.models.config import (
+from runner.config.fields import (
     FULL,
     MAX_EXPERTS,
     MAX_POSITIONS,
     SLIDING,
+    Config,
     DecoderConfig,
     Fields,
     read_windows,
 )
-from runner.models.layers import Block, CausalLM
-from runner.models.rope import Rope, RopeConfig
+from runner.errors import BadModelFiles
+from runner.layers import layers, moe, nn
+from runner.layers.layers import Block, CausalLM
+from runner.layers.rope import Rope, RopeConfig
 
 DEFAULTS: Config = {"rms_norm_eps": 1e-5, "rope_theta": 150_000.0}
 DEFAULT_ROPE: Config = {

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runner.config.fields import DecoderConfig, Fields
 from runner.errors import UnsupportedModel
-from runner.models.config import DecoderConfig, Fields
-from runner.models.layers import Attention, Block, CausalLM, GatedMLP
-from runner.models.rope import Rope, RopeConfig
+from runner.layers.layers import Attention, Block, CausalLM, GatedMLP
+from runner.layers.rope import Rope, RopeConfig
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.models.config import FULL, SLIDING, DecoderConfig, Fields, read_sliding_window, read_windows
-from runner.models.layers import Attention, Block, CausalLM, GatedMLP
-from runner.models.rope import Rope, RopeConfig
+from runner.config.fields import FULL, SLIDING, DecoderConfig, Fields, read_sliding_window, read_windows
+from runner.layers.layers import Attention, Block, CausalLM, GatedMLP
+from runner.layers.rope import Rope, RopeConfig
 
 
 @dataclass(frozen=True)

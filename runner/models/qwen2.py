@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.models.config import (
+from runner.config.fields import (
     FULL,
     MAX_LAYERS,
     SLIDING,
@@ -18,8 +18,8 @@ from runner.models.config import (
     read_sliding_window,
     read_windows,
 )
-from runner.models.layers import Attention, Block, CausalLM, GatedMLP
-from runner.models.rope import Rope, RopeConfig
+from runner.layers.layers import Attention, Block, CausalLM, GatedMLP
+from runner.layers.rope import Rope, RopeConfig
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from runner.cache.base import LayerCache, Mask
-from runner.models import layers, nn
-from runner.models.config import DecoderConfig, Fields
-from runner.models.layers import Block, CausalLM, GatedMLP
+from runner.config.fields import DecoderConfig, Fields
+from runner.layers import layers, nn
+from runner.layers.layers import Block, CausalLM, GatedMLP
+from runner.layers.rope import Rope, RopeConfig
 from runner.models.qwen2 import read_upper_windows
-from runner.models.rope import Rope, RopeConfig
 
 
 @dataclass(frozen=True)

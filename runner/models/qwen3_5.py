@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from runner.models import nn
-from runner.models.config import Fields
-from runner.models.gated_delta import GatedDeltaNet
-from runner.models.layers import GatedMLP
+from runner.config.fields import Fields
+from runner.layers import nn
+from runner.layers.gated_delta import GatedDeltaNet
+from runner.layers.layers import GatedMLP
 from runner.models.qwen3_next import HybridModel
 from runner.models.qwen3_next_config import HybridConfig, text_fields
 

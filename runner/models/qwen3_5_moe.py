@@ -9,9 +9,8 @@ Knows nothing about files, tokens or requests.
 
 from __future__ import annotations
 
+from runner.config.fields import Config, Fields
 from runner.errors import BadModelFiles
-from runner.models.base import Config
-from runner.models.config import Fields
 from runner.models.qwen3_5 import LinearAttention
 from runner.models.qwen3_next import HybridModel, SparseMLP
 from runner.models.qwen3_next_config import HybridConfig, MixtureConfig, text_fields

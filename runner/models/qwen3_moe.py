@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from runner.errors import BadModelFiles
-from runner.models.config import (
+from runner.config.fields import (
     FULL,
     MAX_EXPERTS,
     MAX_LAYERS,
@@ -23,10 +22,11 @@ from runner.models.config import (
     read_sliding_window,
     read_windows,
 )
-from runner.models.layers import Block, CausalLM, GatedMLP
-from runner.models.moe import SparseMLP, join_experts
+from runner.errors import BadModelFiles
+from runner.layers.layers import Block, CausalLM, GatedMLP
+from runner.layers.moe import SparseMLP, join_experts
+from runner.layers.rope import Rope, RopeConfig
 from runner.models.qwen3 import Attention, Qwen3Config, ignore_norms
-from runner.models.rope import Rope, RopeConfig
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,15 @@ import mlx.core as mx
 from runner.cache.base import LayerCache, Mask, StateCache, Storage
 from runner.cache.kv import KVCache
 from runner.cache.recurrent import RecurrentCache
+from runner.config.fields import DecoderConfig, Fields
 from runner.errors import BadModelFiles
-from runner.models import layers, moe, nn
-from runner.models.config import DecoderConfig, Fields
-from runner.models.gated_delta import GatedDeltaNet
+from runner.layers import layers, moe, nn
+from runner.layers.gated_delta import GatedDeltaNet
+from runner.layers.layers import MLP, CausalLM, GatedMLP, Layer, Windows
+from runner.layers.rope import Rope
 from runner.models.gemma3 import Norm, text_part
-from runner.models.layers import MLP, CausalLM, GatedMLP, Layer, Windows
 from runner.models.qwen3_moe import read_sparse
 from runner.models.qwen3_next_config import RECURRENT, HybridConfig, MixtureConfig, text_fields
-from runner.models.rope import Rope
 
 
 class Attention(layers.Attention):

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from runner.errors import BadModelFiles, UnsupportedModel
-from runner.models.base import Config
-from runner.models.config import (
+from runner.config.fields import (
     FULL,
     MAX_EXPERTS,
     MAX_HEADS,
     MAX_LAYERS,
     MAX_WIDTH,
+    Config,
     DecoderConfig,
     Fields,
     shown,
 )
-from runner.models.gated_delta import LinearConfig
-from runner.models.rope import RopeConfig
+from runner.errors import BadModelFiles, UnsupportedModel
+from runner.layers.gated_delta import LinearConfig
+from runner.layers.rope import RopeConfig
 
 LINEAR = "linear_attention"
 RECURRENT = 0  # the window of a layer that looks at no position

@@ -11,19 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from runner.errors import UnsupportedModel
-from runner.models.base import Config
-from runner.models.config import (
+from runner.config.fields import (
     FULL,
     MAX_LAYERS,
     MAX_POSITIONS,
     SLIDING,
+    Config,
     DecoderConfig,
     Fields,
     read_windows,
 )
-from runner.models.layers import Attention, Block, CausalLM, GatedMLP
-from runner.models.rope import Rope, RopeConfig
+from runner.errors import UnsupportedModel
+from runner.layers.layers import Attention, Block, CausalLM, GatedMLP
+from runner.layers.rope import Rope, RopeConfig
 
 DEFAULTS: Config = {"rope_theta": 2_000_000.0, "tie_word_embeddings": True}
 """Where they are not those of the other architectures."""

@@ -33,10 +33,9 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from runner.cache.base import Caches, Storage
+from runner.config.fields import MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, Config, Fields, shown
 from runner.errors import BadModelFiles, UnsupportedModel
-from runner.models import nn
-from runner.models.base import Config
-from runner.models.config import MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, Fields, shown
+from runner.layers import nn
 from runner.models.zoo_caches import BorrowedCaches
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import Any, cast
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from runner.models.nn import Module, silu
+from runner.layers.nn import Module, silu
 
 Cache = list[tuple[mx.array, mx.array] | None]
 

@@ -18,8 +18,9 @@ from mlx.nn.layers.positional_encoding import RoPE
 from mlx.utils import tree_flatten
 
 from runner.cache.base import Caches
+from runner.config.fields import Config
 from runner.models import build
-from runner.models.base import Config, Model
+from runner.models.base import Model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # their imports warn about their own dependencies

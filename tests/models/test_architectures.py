@@ -12,9 +12,10 @@ import mlx.core as mx
 import pytest
 
 from runner.cache.prefix import restorable
+from runner.config.fields import Config
 from runner.models import ARCHITECTURES as TABLE
 from runner.models import build
-from runner.models.base import Config, Model
+from runner.models.base import Model
 from tests.models.reference import Case, Reference, difference, feed, load, some_tokens
 
 TOLERANCE = 1e-4

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from runner.config.fields import Config, Fields
 from runner.errors import BadModelFiles, LoadError, UnsupportedModel
 from runner.models import ARCHITECTURES, build
-from runner.models.base import Config, Model
-from runner.models.config import Fields
+from runner.models.base import Model
 from runner.models.gemma4_config import Gemma4Config
 from runner.models.gpt_oss import GptOssConfig
 from tests.models.reference import TINY

@@ -6,8 +6,8 @@ import mlx.core as mx
 import pytest
 
 from runner.errors import BadModelFiles
+from runner.layers.moe import SORTED_FROM, Experts, join_experts
 from runner.models import build
-from runner.models.moe import SORTED_FROM, Experts, join_experts
 from tests.models.reference import Reference, difference, feed, some_tokens
 from tests.models.test_architectures import CASES
 

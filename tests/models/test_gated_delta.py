@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.models.gated_delta import (
+from runner.layers.gated_delta import (
     CHUNK,
     SEQUENTIAL_UP_TO,
     CausalConv,

@@ -8,9 +8,10 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from runner.config.fields import Config
 from runner.errors import BadModelFiles
 from runner.models import build
-from runner.models.base import Config, Model
+from runner.models.base import Model
 from runner.models.gemma4_experts import Router, plain_experts
 from tests.models.reference import Case, Reference, difference, feed, some_tokens
 from tests.models.test_architectures import GEMMA4, GEMMA4_EXPERTS, PLE, SHARING

@@ -7,12 +7,11 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from runner.config.fields import Config, Fields
 from runner.errors import BadModelFiles, UnsupportedModel
+from runner.layers.latent import Attention
 from runner.models import build
-from runner.models.base import Config
-from runner.models.config import Fields
 from runner.models.glm4_moe_lite import ExpertsConfig, Glm4MoeLiteConfig, Router
-from runner.models.latent import Attention
 from tests.models.reference import TINY, Case, Reference, difference, feed, load, some_tokens
 from tests.models.test_architectures import CASES
 

@@ -7,9 +7,9 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from runner.config.fields import Config
 from runner.errors import BadModelFiles
 from runner.models import build
-from runner.models.base import Config
 from tests.models.reference import TINY, Case, Reference, difference, feed, some_tokens
 
 FIELDS: Config = {

@@ -7,7 +7,7 @@ import threading
 import mlx.core as mx
 import pytest
 
-from runner.models.base import Config
+from runner.config.fields import Config
 from tests.models.reference import Case, Reference, difference, feed, load, some_tokens
 
 LENGTH = 700

@@ -10,10 +10,11 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from runner.config.fields import Config
 from runner.errors import BadModelFiles
-from runner.loader import load
+from runner.loading.loader import load
 from runner.models import build
-from runner.models.base import Config, Model
+from runner.models.base import Model
 from runner.store.resolve import open_model
 from tests import tiny
 from tests.models.reference import Case, Reference, difference, feed, some_tokens

@@ -8,10 +8,9 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 
+from runner.config.fields import Config, Fields
 from runner.errors import BadModelFiles, UnsupportedModel
-from runner.models.base import Config
-from runner.models.config import Fields
-from runner.models.rope import Rope, RopeConfig
+from runner.layers.rope import Rope, RopeConfig
 
 D = 16
 POSITIONS = 256

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from runner.config.fields import Config
+from runner.config.unread import HARMLESS, HARMLESS_AT
 from runner.errors import LoadError, UnsupportedModel
 from runner.models import ARCHITECTURES, build
-from runner.models.base import Config
-from runner.models.unread import HARMLESS, HARMLESS_AT
 from tests.models.reference import Case
 
 ROPE = {"original_max_position_embeddings", "partial_rotary_factor"}

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.cache.base import LayerCache
+from runner.config.fields import Config
 from runner.errors import BadModelFiles, LoadError, UnsupportedModel
-from runner.loader import load
+from runner.layers.packed import PackedMatrix
+from runner.loading.loader import load
 from runner.models import ARCHITECTURES, build, zoo
-from runner.models.base import Config, Model
-from runner.models.packed import PackedMatrix
+from runner.models.base import Model
 from runner.models.zoo_caches import BorrowedCaches
 from runner.store.resolve import open_model
 from tests import tiny
@@ -512,8 +513,8 @@ def test_a_completion_needs_nothing_of_mlx_lm_but_its_models(folders: dict[str, 
 import resource, sys, threading
 for name in ("transformers", "huggingface_hub", "numpy", "safetensors"):
     sys.modules[name] = None
-from runner.loader import load
-from runner.pipeline import generate
+from runner.loading.loader import load
+from runner.generation.pipeline import generate
 from runner.store.resolve import open_model
 from runner.types import Done, GenerateRequest
 before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -533,7 +534,7 @@ def test_without_the_extra_an_error_names_it(folders: dict[str, Path]) -> None:
 import sys
 sys.modules["mlx_lm"] = None
 from runner.errors import UnsupportedModel
-from runner.loader import load
+from runner.loading.loader import load
 from runner.store.resolve import open_model
 try:
     load(open_model({str(folders["Phi3ForCausalLM"])!r}), lambda share: None)

@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from runner.models.base import Config
+from runner.config.fields import Config
 from tests import tiny
 from tests.models.reference import VOCABULARY
 

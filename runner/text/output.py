@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from runner.detokenizer import Detokenizer
-from runner.stops import StopMatcher
-from runner.tokenizer import Tokenizer
+from runner.text.detokenizer import Detokenizer
+from runner.text.stops import StopMatcher
+from runner.text.tokenizer import Tokenizer
 from runner.types import TokenLogprob
 
 

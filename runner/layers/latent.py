@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from runner import quantization
 from runner.cache.base import LayerCache, Mask
+from runner.config.fields import MAX_WIDTH, DecoderConfig, Fields
 from runner.errors import BadModelFiles, UnsupportedModel
-from runner.models import nn
-from runner.models.config import MAX_WIDTH, DecoderConfig, Fields
-from runner.models.layers import HeadLinear
-from runner.models.moe import add_tensor
-from runner.models.rope import Rope, RopeConfig, read_scaling
+from runner.layers import nn
+from runner.layers.layers import HeadLinear
+from runner.layers.moe import add_tensor
+from runner.layers.rope import Rope, RopeConfig, read_scaling
+from runner.quantization.collect import collect, common_dtype
 
 # Of the norms inside: transformers gives them this one, whatever rms_norm_eps says.
 LATENT_EPS = 1e-6
@@ -174,7 +174,7 @@ def split_latent_maps(
     and `unembed_out` [H,W,Z]. A quantized one becomes floats, since its groups run along Z.
     """
     shape = (heads * (config.content + config.value), config.latent)
-    common = quantization.common_dtype(weights)
+    common = common_dtype(weights)
     whole: dict[str, dict[str, mx.array]] = {}
     made: dict[str, mx.array] = {}
     for name, array in weights.items():
@@ -196,7 +196,7 @@ PARTS = ("weight", "scales", "biases", "global_scale")
 
 def _floats(path: str, tensors: dict[str, mx.array], shape: tuple[int, ...], common: mx.Dtype) -> mx.array:
     name = f"{path}.weight"
-    packed = quantization.collect(tensors, {name: shape}, {})
+    packed = collect(tensors, {name: shape}, {})
     if path in packed:
         return packed[path].dequantized(packed[path].dtype(common))
     if tensors[name].shape != shape:

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import logging
 
+from runner.config.fields import Fields, shown
 from runner.errors import UnsupportedModel
-from runner.models.config import Fields, shown
 
 log = logging.getLogger(__name__)
 

@@ -14,14 +14,14 @@ from typing import Literal, Protocol
 
 import mlx.core as mx
 
-from runner import device
 from runner.cache.prefix import Session
-from runner.engine import LoadedModel
 from runner.errors import EmptyPrompt, PromptTooLong, RunnerError
-from runner.levels import TRACE
-from runner.meter import Meter, rate
-from runner.output import Output
-from runner.sampling import Draw, Sampler, make_sampler, token_logprob
+from runner.generation.meter import Meter, rate
+from runner.generation.sampling import Draw, Sampler, make_sampler, token_logprob
+from runner.loading.loaded_model import LoadedModel
+from runner.machine import device
+from runner.machine.levels import TRACE
+from runner.text.output import Output
 from runner.types import Chunk, Done, Event, Failed, GenerateRequest, Started
 
 log = logging.getLogger(__name__)

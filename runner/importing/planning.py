@@ -15,11 +15,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from runner.errors import BadModelFiles, UnsupportedModel
-from runner.store.files import WeightFile
-from runner.store.nvfp4 import in_mlx_names
-from runner.store.plan import Blob, Item, Located, Plan, Source, Turned
-from runner.store.policy import kind_of
-from runner.store.quantized import (
+from runner.importing.plan import Blob, Item, Located, Plan, Source, Turned
+from runner.quantization.names import (
     BIASES,
     BLOCK_SCALES,
     BLOCKS,
@@ -35,6 +32,9 @@ from runner.store.quantized import (
     quant_type,
     refuse_foreign,
 )
+from runner.quantization.nvfp4 import in_mlx_names
+from runner.quantization.policy import kind_of
+from runner.store.files import WeightFile
 from runner.store.safetensors_header import Header
 
 FLOATS = frozenset({"F32", "F16", "BF16"})

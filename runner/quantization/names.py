@@ -1,6 +1,6 @@
 """What is written about quantized tensors, in their names, beside them and in config.json.
 
-The parts of a quantized matrix X stand at the head of `runner/quantization.py`, in MLX's own names, which
+The parts of a quantized matrix X stand at the head of `runner/quantization/collect.py`, in MLX's own names, which
 mlx-community checkpoints have: X.weight, X.scales, X.biases, X.global_scale. Ollama's store has X.weight,
 X.weight.scale, X.weight.bias, and for the factor K.global_scale or K_scale_2, K being X.weight or X; a linear
 layer's own bias is X.bias in both. A blob of the store says in its metadata what it holds: quant_type and

@@ -15,10 +15,10 @@ import mlx.core as mx
 from runner.cache.base import Caches, LayerCache, Mask, Storage
 from runner.cache.kv import KVCache
 from runner.cache.windowed import WindowedKVCache
+from runner.config.fields import DecoderConfig
 from runner.errors import BadModelFiles
-from runner.models import nn
-from runner.models.config import DecoderConfig
-from runner.models.rope import Rope
+from runner.layers import nn
+from runner.layers.rope import Rope
 
 
 class Attention(nn.Module):

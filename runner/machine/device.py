@@ -15,7 +15,7 @@ from typing import Literal
 
 import mlx.core as mx
 
-from runner.blas import LIBRARY, blas_is_slow
+from runner.machine.blas import LIBRARY, blas_is_slow
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from runner.quantization.names import KINDS, Quantization
 from runner.store.files import WeightFile
-from runner.store.quantized import KINDS, Quantization
 from runner.store.safetensors_header import Tensor
 
 

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.errors import BadModelFiles, UnsupportedModel
-from runner.models.base import Config
+
+Config = dict[str, Any]
+"""A parsed config.json."""
 
 MAX_LAYERS = 1_000
 MAX_HEADS = 4_096

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from runner.cache.base import State, StateCache
-from runner.models import nn
+from runner.layers import nn
 
 CHUNK = 32  # positions, T; a power of 2
 SEQUENTIAL_UP_TO = 4  # positions; beyond, a chunk costs less, however little of it is used

@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from runner.errors import BadModelFiles
-from runner.store.plan import Located
-from runner.store.quantized import GLOBAL, SCALES
+from runner.importing.plan import Located
+from runner.quantization.names import GLOBAL, SCALES
 
 BLOCK_SCALE = ".weight_scale"
 MODELOPT, COMPRESSED = (".weight", ".weight_scale_2"), (".weight_packed", ".weight_global_scale")

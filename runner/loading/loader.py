@@ -18,19 +18,20 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from runner import device, models, quantization
+from runner import models
 from runner.cache.prefix import PrefixCache
-from runner.engine import LoadedModel
 from runner.errors import BadModelFiles
-from runner.evaluation import Progress, evaluate
-from runner.models import nn
+from runner.layers import nn
+from runner.layers.packed import replace
+from runner.loading.evaluation import Progress, evaluate
+from runner.loading.loaded_model import LoadedModel
+from runner.machine import device
 from runner.models.base import Model
-from runner.models.packed import replace
-from runner.quantization import FLOATS, Packed
+from runner.quantization.collect import FLOATS, Packed, collect, common_dtype, common_spelling, dense_bytes
+from runner.quantization.names import Declared, declarations, refuse_foreign
 from runner.store.files import ModelFiles, WeightFile
-from runner.store.quantized import Declared, declarations, refuse_foreign
 from runner.store.safetensors_header import read_header
-from runner.tokenizer import Tokenizer
+from runner.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,8 @@ def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> Load
     model = models.build(files.config)
     tokenizer = Tokenizer(files.tokenizer_json, files.tokenizer_config, files.generation_config, files.config)
     before = [_fingerprint(file.path) for file in files.weights]
-    weights = quantization.common_spelling(_read_all(files.weights))
-    common = quantization.common_dtype(weights)
+    weights = common_spelling(_read_all(files.weights))
+    common = common_dtype(weights)
     declared = declarations(files.config, headers)
     weights = _in_place(model, model.rename(weights), declared, common, packed)
     _assign(model, weights)
@@ -112,13 +113,13 @@ def _in_place(
     """Every tensor in the form that it is computed with; quantized ones either become floats or stay packed,
     and then the model's layers become packed ones. common: see `quantization.common_dtype`."""
     shapes = {name: parameter.shape for name, parameter in _parameters(model)}
-    parts = quantization.collect(weights, shapes, declared)
+    parts = collect(weights, shapes, declared)
     members = {f"{path}.{part}" for path in parts for part in ("weight", "scales", "biases", "global_scale")}
     ready = {name: _converted(name, array) for name, array in weights.items() if name not in members}
     if not parts:
         return ready
     dtypes = {path: device.weight_dtype(part.dtype(common)) for path, part in parts.items()}
-    why = _why_packed(quantization.dense_bytes(shapes.values(), mx.float32.size), keep_packed)
+    why = _why_packed(dense_bytes(shapes.values(), mx.float32.size), keep_packed)
     stay: list[str] = []
     if why:
         assert isinstance(model, nn.Module)

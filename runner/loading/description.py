@@ -12,10 +12,8 @@ from typing import Any
 
 from runner import models
 from runner.errors import BadModelFiles, LoadError
-from runner.store.files import ModelFiles, read_text
-from runner.store.nvfp4 import in_mlx_names
-from runner.store.planning import by_name
-from runner.store.quantized import (
+from runner.importing.planning import by_name
+from runner.quantization.names import (
     BLOCK_SCALES,
     BLOCKS,
     COMPANIONS,
@@ -28,6 +26,8 @@ from runner.store.quantized import (
     logical_count,
     refuse_foreign,
 )
+from runner.quantization.nvfp4 import in_mlx_names
+from runner.store.files import ModelFiles, read_text
 from runner.store.safetensors_header import Header, Tensor, read_header
 
 JINJA_SUFFIX = ".jinja"

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from runner import device
-from runner.store.plan import Item
+from runner.importing.plan import Item
+from runner.machine import device
 
 # Numbers at a time. A CPU needs some eighty bytes for each in the modes with byte scales.
 AT_ONCE: dict[device.Kind, int] = {"cpu": 2**18, "metal": 2**24, "cuda": 2**24}

@@ -7,7 +7,7 @@ A quantized matrix [.., N, W] is several tensors under one path X, here always i
     X.biases        as scales                   affine only: value = scale * code + bias
     X.global_scale  scalar, [1] or one each     nvfp4 only, at will: a plain factor of the whole matrix
 
-Other spellings, and what is written beside the tensors, are in `runner/store/quantized.py`; OpenAI's gpt-oss has
+Other spellings, and what is written beside the tensors, are in `runner/quantization/names.py`; OpenAI's gpt-oss has
 X_blocks, uint8 [.., N, W/32, 16], and X_scales, uint8 [.., N, W/32]: the same bytes as mxfp4's.
 
 A built model knows W, so shapes alone give bits and group size, and the scales' type the mode: what cannot be
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from runner.errors import BadModelFiles
-from runner.store.quantized import (
+from runner.quantization.names import (
     AFFINE_BITS,
     BIASES,
     BLOCK_SCALES,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from runner.cache.prefix import PrefixCache
 from runner.models.base import Model
-from runner.tokenizer import Tokenizer
+from runner.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

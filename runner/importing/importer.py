@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import BadModelFiles
-from runner.store.blobs import Blobs, write_manifest
+from runner.importing.blobs import Blobs, write_manifest
+from runner.importing.plan import Blob, Item, Plan, Source
+from runner.importing.planning import make_plan
 from runner.store.files import parse_object, read_text
 from runner.store.hf_dir import INDEX, licence_file, open_directory
 from runner.store.names import Name
 from runner.store.ollama import JSON, LICENSE, TEMPLATE, TENSOR
-from runner.store.plan import Blob, Item, Plan, Source
-from runner.store.planning import make_plan
 from runner.store.safetensors_header import BITS, read_header
 
 COPY_BYTES = 8 * 1024 * 1024

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import mlx.core as mx
 
-from runner import device
+from runner.machine import device
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ import re
 import mlx.core as mx
 
 from runner.errors import BadModelFiles
-from runner.models import nn
-from runner.models.layers import swiglu
+from runner.layers import nn
+from runner.layers.layers import swiglu
 
 SORTED_FROM = 64  # pairs; below it sorting costs more than reading an expert's weights once saves
 

@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
+from runner.config.fields import MAX_POSITIONS, Config, Fields, shown
 from runner.errors import BadModelFiles, UnsupportedModel
-from runner.models.base import Config
-from runner.models.config import MAX_POSITIONS, Fields, shown
 
 DEFAULT_THETA = 10_000.0  # of most architectures here; the well-known 1e6 of Qwen stands in its files
 

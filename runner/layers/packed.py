@@ -2,7 +2,7 @@
 built model.
 
 An architecture's file makes the float layers and never learns of these. Their parameters are what
-`runner/quantization.py` collects; shapes there, letters in `models/base.py`.
+`runner/quantization/collect.py` collects; shapes there, letters in `models/base.py`.
 
 Knows nothing about files, tokens or requests.
 """
@@ -14,11 +14,11 @@ from collections.abc import Mapping
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 
-from runner.models import nn
-from runner.models.layers import HeadLinear
-from runner.models.moe import ExpertLinear
-from runner.quantization import Packed
-from runner.store.quantized import Quantization
+from runner.layers import nn
+from runner.layers.layers import HeadLinear
+from runner.layers.moe import ExpertLinear
+from runner.quantization.collect import Packed
+from runner.quantization.names import Quantization
 
 
 class PackedMatrix(nn.Module):

@@ -1,0 +1,1 @@
+"""Writing a model into an Ollama store."""

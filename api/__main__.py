@@ -19,11 +19,11 @@ from concurrent.futures import Future
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NoReturn
 
-from api import lifecycle, logs
-from api.address import AddressTaken, bind
-from api.backend import mlx_needed
-from api.command_line import Arguments, parse
-from api.environment import log_level, max_queue, model_store
+from api.commands.command_line import Arguments, parse
+from api.process import lifecycle, logs
+from api.process.address import AddressTaken, bind
+from api.process.backend import mlx_needed
+from api.process.environment import log_level, max_queue, model_store
 from runner.errors import BackendMissing, RunnerError, ShuttingDown
 
 if TYPE_CHECKING:
@@ -79,11 +79,11 @@ def main() -> NoReturn:
     """Serve until told to stop. Never returns: every end is one of the exit codes in lifecycle.py."""
     gc.disable()  # importing makes hardly any garbage, and looking for it takes a tenth of the start
     if sys.argv[1:2] == ["import"]:
-        from api import importing
+        from api.commands import importing
 
         importing.main(sys.argv[2:])
     if sys.argv[1:2] == ["show"]:
-        from api import showing
+        from api.commands import showing
 
         showing.main(sys.argv[2:])
     arguments = parse(sys.argv[1:])

@@ -17,7 +17,7 @@ import time
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.answers import plain_error
+from api.wire.answers import plain_error
 from runner.errors import RunnerError
 
 log = logging.getLogger(__name__)

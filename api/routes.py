@@ -10,11 +10,11 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from api.answers import JsonLine
 from api.guard import read_body
-from api.records import Records, status_record
-from api.schema import read_completion, read_ids, read_load, read_text
 from api.stream import CompletionResponse, EventStream, OpenStreams
+from api.wire.answers import JsonLine
+from api.wire.records import Records, status_record
+from api.wire.schema import read_completion, read_ids, read_load, read_text
 from runner.worker import Worker
 
 router = APIRouter()

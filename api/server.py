@@ -18,11 +18,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.address import BACKLOG
-from api.answers import plain_error
 from api.guard import CLOSE, LOOPBACK, Guard, TooLarge, TooSlow
+from api.process.address import BACKLOG
 from api.routes import router
 from api.stream import STALL_S, OpenStreams
+from api.wire.answers import plain_error
 from runner.errors import RunnerError
 from runner.worker import Worker
 

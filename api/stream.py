@@ -27,8 +27,8 @@ from collections.abc import Callable
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.answers import JsonLine, plain_error
-from api.records import Records
+from api.wire.answers import JsonLine, plain_error
+from api.wire.records import Records
 from runner.errors import RunnerError
 from runner.types import Chunk, Done, Event, Failed, Started, TokenLogprob
 from runner.worker import GenerateJob

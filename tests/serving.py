@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from api.address import bind
+from api.process.address import bind
 from api.server import Server, create_app
 from runner.worker import Worker
 from tests.streams import DEADLINE_S, Answer, Request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.command_line import DEFAULT_PORT, Arguments, parse
+from api.commands.command_line import DEFAULT_PORT, Arguments, parse
 
 HOSTED = Arguments("ns/model:tag", "127.0.0.1", 4321, hosted=True)
 

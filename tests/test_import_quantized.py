@@ -16,7 +16,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from api import importing
+from api.commands import importing
 from runner.errors import BadModelFiles, LoadError, UnsupportedModel
 from runner.importing import planning
 from runner.importing.importer import Summary, import_directory

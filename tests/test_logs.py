@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from api.environment import log_level, max_queue
-from api.logs import MAX_LINE, QUEUED_LINES, PipeHandler, SlogFormatter, calm, python_level
+from api.process.environment import log_level, max_queue
+from api.process.logs import MAX_LINE, QUEUED_LINES, PipeHandler, SlogFormatter, calm, python_level
 from runner.machine.levels import TRACE
 
 HOST_PREFIXES = (

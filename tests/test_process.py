@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from api.lifecycle import PARENT_GONE
+from api.process.lifecycle import PARENT_GONE
 from tests import tiny
 from tests.processes import (
     COMMAND,

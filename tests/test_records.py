@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.records import Records, status_record
+from api.wire.records import Records, status_record
 from runner.types import Chunk, Done, Event, Failed, Status, TokenLogprob, Usage
 
 USAGE = Usage(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.schema import BadBody, Unavailable, read_completion, read_ids, read_load, well_formed
+from api.wire.schema import BadBody, Unavailable, read_completion, read_ids, read_load, well_formed
 from runner.errors import BadRequest
 from runner.types import GenerateRequest, SamplingOptions
 

@@ -12,8 +12,8 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from api import showing
-from api.lifecycle import MODEL
+from api.commands import showing
+from api.process.lifecycle import MODEL
 from runner.importing.importer import import_directory
 from runner.loading.description import describe
 from runner.store.resolve import DEMO_FOLDER, open_model

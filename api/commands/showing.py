@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from api.backend import mlx_needed
-from api.environment import model_store
-from api.lifecycle import MODEL, OTHER, STOPPED
+from api.process.backend import mlx_needed
+from api.process.environment import model_store
+from api.process.lifecycle import MODEL, OTHER, STOPPED
 from runner.errors import BackendMissing, LoadError
 from runner.importing.importer import size_text
 from runner.store.resolve import open_model

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from api.backend import mlx_needed
-from api.environment import model_store
-from api.lifecycle import MODEL, OTHER, STOPPED
+from api.process.backend import mlx_needed
+from api.process.environment import model_store
+from api.process.lifecycle import MODEL, OTHER, STOPPED
 from runner.errors import BackendMissing, LoadError
 from runner.importing.importer import Quantize, Summary, import_directory
 from runner.quantization.names import KINDS

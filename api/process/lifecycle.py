@@ -20,7 +20,7 @@ import threading
 import time
 from typing import NoReturn
 
-from api.logs import STDERR, PipeHandler
+from api.process.logs import STDERR, PipeHandler
 
 STOPPED, USAGE, ADDRESS, MODEL, WORKER_DIED, PARENT_GONE, OTHER = 0, 2, 3, 4, 5, 7, 1
 

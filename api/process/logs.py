@@ -6,7 +6,7 @@ Three things a host does with our stderr decide the shape:
 
 - It looks in every write for words that announce an error, keeps what follows, and shows that to a user later,
   in place of the true error. So these words are broken up in ordinary lines (`calm`), and a traceback is one
-  quoted attribute. Only `api/lifecycle.py` writes a line that begins with "Error:", as the process's last.
+  quoted attribute. Only `api/process/lifecycle.py` writes a line that begins with "Error:", as the process's last.
 - It stops reading at a line of 64 KiB. So lines are cut.
 - It may stop reading at all. So nobody waits for the pipe: lines go through a bounded queue to a thread of
   their own, and the oldest are dropped when it is full.

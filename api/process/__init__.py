@@ -1,0 +1,1 @@
+"""How the process begins and ends: its address, environment, log and lifecycle."""

@@ -1,0 +1,1 @@
+"""The protocol of the host: bodies in, records and plain answers out."""

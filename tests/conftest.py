@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from runner import models  # first: importing runner opens a fast BLAS before anything imports mlx
-from tests import tiny
+from tests.parts import tiny
 
 SLOW_CONTEXT = 8192
 

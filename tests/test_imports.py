@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny
+from tests.parts import tiny
 
 ROOT = Path(__file__).parent.parent
 DEV_ONLY = (

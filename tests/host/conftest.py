@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from runner.store.resolve import DEMO_FOLDER
-from tests import tiny
 from tests.host.hosts import BUILD, DEMO_TEMPLATE, PINNED, Host, serving
-from tests.processes import COMMAND
+from tests.parts import tiny
+from tests.parts.processes import COMMAND
 
 BUILD_S = 900.0
 NPM_S = 120.0

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.processes import COMMAND, Output, free_port, is_alive, ping, wait_until
+from tests.parts.processes import COMMAND, Output, free_port, is_alive, ping, wait_until
 
 PINNED = "v0.34.4 v0.17.4"
 START_S = 30.0  # until a host listens, or a model answers; a hint to fail by, not a measure

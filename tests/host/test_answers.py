@@ -12,7 +12,7 @@ import ollama
 import pytest
 
 from tests.host.hosts import ANSWER_S, Host
-from tests.processes import wait_until
+from tests.parts.processes import wait_until
 
 SUM = "What is 7 plus 5?"
 SUM_ANSWER = "7 plus 5 is 12."

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.host.hosts import SCRIPTS, START_S, Host, Refused, serving
-from tests.processes import is_alive, wait_until
+from tests.parts.processes import is_alive, wait_until
 
 LONG = {"temperature": 0, "num_predict": 8000}  # a minute of the model `endless`
 SHORT = {"temperature": 0, "num_predict": 2}

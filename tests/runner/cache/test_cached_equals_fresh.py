@@ -1,0 +1,248 @@
+"""Whatever happened before, a request's logits are those of a fresh computation over the same tokens."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from runner import models
+from runner.cache.base import Caches, Storage
+from runner.cache.prefix import PrefixCache
+from runner.generation.pipeline import generate
+from runner.loading.loaded_model import LoadedModel
+from runner.models.base import Model
+from runner.types import Done, Event, Failed, GenerateRequest, SamplingOptions
+from tests.parts import tiny
+from tests.parts.fakes import Alarm, tokenizer
+
+TOLERANCE = 1e-4
+LETTERS = "abcd"  # few, so that prompts share prefixes by chance too
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "borrowed recurrent": {
+        "architectures": ["FalconH1ForCausalLM"],
+        "model_type": "falcon_h1",
+        "head_dim": 8,
+        "mamba_d_ssm": 48,
+        "mamba_n_heads": 3,
+        "mamba_d_head": 16,
+        "mamba_d_state": 8,
+    },
+    "borrowed rotating": {
+        "architectures": ["Cohere2ForCausalLM"],
+        "model_type": "cohere2",
+        "head_dim": 8,
+        "sliding_window": 7,
+        "sliding_window_pattern": 2,
+    },
+    "llama": {},
+    "recurrent": {
+        "architectures": ["Qwen3NextForCausalLM"],
+        "full_attention_interval": 2,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 6,
+        "head_dim": 8,
+        "num_experts": 0,
+    },
+    "rotating": {
+        "architectures": ["Gemma3ForCausalLM"],
+        "head_dim": 8,
+        "sliding_window": 7,
+        "sliding_window_pattern": 2,
+    },
+    "sharing": {
+        "architectures": ["Gemma4ForCausalLM"],
+        "head_dim": 8,
+        "global_head_dim": 16,
+        "num_hidden_layers": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_kv_shared_layers": 2,
+        "sliding_window": 7,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 300,
+    },
+    "sinks": {
+        "architectures": ["GptOssForCausalLM"],
+        "head_dim": 8,
+        "num_local_experts": 5,
+        "num_experts_per_tok": 2,
+        "sliding_window": 7,
+    },
+    "window": {"architectures": ["MistralForCausalLM"], "sliding_window": 7},
+}
+
+
+class Recording:
+    """A Model that keeps the logits it gives, and fails on demand in the middle of a layer stack."""
+
+    def __init__(self, inner: Model) -> None:
+        self.inner = inner
+        self.vocab_size = inner.vocab_size
+        self.context_length = inner.context_length
+        self.seen: list[mx.array] = []
+        self.fail_in: int | None = None  # forwards from now
+
+    def __call__(self, tokens: mx.array, caches: Caches) -> mx.array:
+        if self.fail_in is not None:
+            self.fail_in -= 1
+            if self.fail_in < 0:
+                if len(caches) == 1:  # of all layers together
+                    self.inner(tokens, caches)
+                    raise RuntimeError("injected")
+                half = list(caches)
+                half[1] = _Failing()  # the first layer's offset has moved by then, the second's has not
+                return self.inner(tokens, half)
+        return self.inner(tokens, caches)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        logits = self.inner.logits(hidden)
+        self.seen.append(logits[0, -1])
+        return logits
+
+    def make_caches(self) -> Sequence[Storage]:
+        return self.inner.make_caches()
+
+    def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        return weights
+
+    def parameters(self) -> Any:
+        return self.inner.parameters()
+
+    def load_weights(self, file_or_weights: Any, strict: bool = True) -> Any:
+        return self
+
+
+class _Failing:
+    offset = 0
+    nbytes = 0
+    checkpointed = False
+
+    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        raise RuntimeError("injected")
+
+    def mask(self, length: int) -> None: ...
+
+    def rewind(self, to: int) -> bool:
+        return True
+
+    def restorable(self, to: int) -> int:
+        return to
+
+    def checkpoint(self) -> None: ...
+
+    def reserve(self, total: int) -> None: ...
+
+    def arrays(self) -> list[mx.array]:
+        return []
+
+
+@functools.cache
+def real_model(kind: str) -> Model:
+    config = tiny.CONFIG | CONFIGS[kind]
+    model = models.build(config)
+    model.load_weights(list(model.rename(tiny.weights(config)).items()))
+    return model
+
+
+def fresh_logits(model: Model, tokens: Sequence[int]) -> mx.array:
+    """[len(tokens), V]: one forward, empty caches."""
+    return model.logits(model(mx.array([list(tokens)]), model.make_caches()))[0]
+
+
+class AnySequenceOfRequests(RuleBasedStateMachine):
+    """Requests that share prefixes, edit, repeat, stop, are cancelled or fail, in any order."""
+
+    @initialize(kind=st.sampled_from(sorted(CONFIGS)), chunk=st.integers(1, 9))
+    def load(self, kind: str, chunk: int) -> None:
+        self.model = Recording(real_model(kind))
+        self.loaded = LoadedModel(
+            name="tiny",
+            architecture="Tiny",
+            model=self.model,
+            tokenizer=tokenizer(bos=True),
+            prefix=PrefixCache(self.model.make_caches),
+            context_length=self.model.context_length,
+            prefill_chunk=chunk,
+        )
+        self.last_prompt = ""
+
+    @rule(
+        keep=st.integers(0, 40),
+        more=st.text(LETTERS, min_size=1, max_size=25),
+        limit=st.integers(1, 12),
+        stop=st.sampled_from([(), ("a",), ("\n", "x")]),
+        seed=st.integers(0, 3),
+        cancel_after=st.none() | st.integers(0, 12),
+        fail_in=st.none() | st.integers(0, 8),
+    )
+    def ask(
+        self,
+        keep: int,
+        more: str,
+        limit: int,
+        stop: tuple[str, ...],
+        seed: int,
+        cancel_after: int | None,
+        fail_in: int | None,
+    ) -> None:
+        prompt = self.last_prompt[:keep] + more
+        self.run(prompt, limit, stop, seed, cancel_after, fail_in)
+
+    @rule(limit=st.integers(1, 12), seed=st.integers(0, 3))
+    def repeat(self, limit: int, seed: int) -> None:
+        self.run(self.last_prompt or "a", limit, (), seed, None, None)
+
+    @rule(limit=st.integers(1, 12), more=st.text(LETTERS, max_size=5))
+    def go_on_from_the_answer(self, limit: int, more: str) -> None:
+        known = self.loaded.tokenizer.decode(self.loaded.prefix.tokens[1:])
+        self.run((known + more)[:200] or "a", limit, (), 0, None, None)
+
+    def run(
+        self,
+        prompt: str,
+        limit: int,
+        stop: tuple[str, ...],
+        seed: int,
+        cancel_after: int | None,
+        fail_in: int | None,
+    ) -> None:
+        self.last_prompt = prompt
+        self.model.seen, self.model.fail_in = [], fail_in
+        request = GenerateRequest(
+            prompt, limit, SamplingOptions(temperature=1.0, top_k=8, seed=seed), stop, logprobs=True
+        )
+        events: list[Event] = []
+        try:
+            generate(self.loaded, request, events.append, Alarm(cancel_after))
+        except RuntimeError:
+            assert self.loaded.prefix.tokens == []
+        else:
+            assert isinstance(events[-1], Done | Failed)
+            self.compare(self.loaded.tokenizer.encode(prompt))
+
+    def compare(self, prompt: list[int]) -> None:
+        """Every logits of this request that belong to a known token, against one fresh forward."""
+        tokens = prompt + self.loaded.prefix.tokens[len(prompt) :]
+        expected = fresh_logits(self.model.inner, tokens)[len(prompt) - 1 :]
+        for step, (seen, fresh) in enumerate(zip(self.model.seen, expected, strict=False)):
+            assert mx.allclose(seen, fresh, rtol=0, atol=TOLERANCE), (
+                f"step {step} after {len(prompt)} prompt tokens"
+            )
+
+    @invariant()
+    def the_entry_is_level_and_recorded(self) -> None:
+        caches = getattr(self, "loaded", None) and self.loaded.prefix._caches
+        for cache in caches or []:
+            assert cache.offset == len(self.loaded.prefix.tokens)
+
+
+TestAnySequenceOfRequests = AnySequenceOfRequests.TestCase
+TestAnySequenceOfRequests.settings = settings(max_examples=40, stateful_step_count=12, deadline=None)

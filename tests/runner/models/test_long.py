@@ -1,0 +1,59 @@
+"""Positions far behind the original context, and what a worker thread may do with a model made elsewhere."""
+
+from __future__ import annotations
+
+import threading
+
+import mlx.core as mx
+import pytest
+
+from runner.config.fields import Config
+from tests.parts.reference import Case, Reference, difference, feed, load, some_tokens
+
+LENGTH = 700
+ORIGINAL = {"original_max_position_embeddings": 64}
+LLAMA3 = {"factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+ROPES: dict[str, Config] = {
+    "linear": {"type": "linear", "factor": 16.0},
+    "dynamic": {"type": "dynamic", "factor": 16.0},
+    "llama3": {"rope_type": "llama3", **LLAMA3, **ORIGINAL},
+    "yarn": {"rope_type": "yarn", "factor": 16.0, **ORIGINAL},
+}
+
+
+@pytest.mark.parametrize("kind", ROPES)
+def test_positions_far_behind_the_original_context(kind: str) -> None:
+    """Ten times the original context, in chunks, then a few tokens one by one: still mlx-lm's logits."""
+    fields = {"rope_scaling": ROPES[kind], "max_position_embeddings": 1024}
+    case = Case(f"Llama long {kind}", "LlamaForCausalLM", fields)
+    reference = Reference(case)
+    model = load(case, reference)
+    tokens = some_tokens(LENGTH)
+    caches = model.make_caches()
+    logits = mx.concatenate(
+        [feed(model, caches, tokens[:-4], (256,)), feed(model, caches, tokens[-4:], (1,))]
+    )
+    assert difference(logits, reference.logits(tokens)) < 1e-4
+
+
+def test_the_context_of_dynamic_rope_ends_where_its_scaling_would_begin() -> None:
+    """Behind it every key already cached would have to be rotated anew; mlx-lm mixes both rotations there."""
+    fields = {"rope_scaling": {"type": "dynamic", "factor": 8.0}, "max_position_embeddings": 96}
+    case = Case("Llama dynamic", "LlamaForCausalLM", fields)
+    assert load(case, Reference(case)).context_length == 96
+
+
+def test_a_model_made_on_one_thread_runs_on_another() -> None:
+    """Its own constants (yarn's periods) are no pending work of the thread that made it."""
+    fields = {"rope_scaling": ROPES["yarn"], "partial_rotary_factor": 0.5}
+    case = Case("Llama threads", "LlamaForCausalLM", fields, rotated=8)
+    model = load(case, Reference(case))
+    results: list[mx.array] = []
+
+    def work() -> None:
+        results.append(feed(model, model.make_caches(), some_tokens(4)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert results[0].shape == (4, 300)

@@ -1,0 +1,254 @@
+"""The MLX thread: one job at a time, errors as values, the old model until the new one is whole."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
+from runner.types import Done, Event, Failed, GenerateRequest
+from runner.worker import Worker, explain
+from tests.parts import tiny
+from tests.parts.fakes import ScriptedModel, saying, text_of
+
+WAIT_S = 20
+
+
+class Answer:
+    """Collects one request's events; `hold` keeps the worker in `emit` until it is opened."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._arrived: queue.Queue[Event] = queue.Queue()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def emit(self, event: Event) -> None:
+        self.gate.wait(WAIT_S)
+        self._arrived.put(event)
+
+    def next(self) -> Event:
+        event = self._arrived.get(timeout=WAIT_S)
+        self.events.append(event)
+        return event
+
+    def end(self) -> Event:
+        while not isinstance(event := self.next(), Done | Failed):
+            pass
+        return event
+
+    def is_silent(self) -> bool:
+        return self._arrived.empty()
+
+
+@pytest.fixture
+def deaths() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def worker(deaths: list[str]) -> Iterator[Worker]:
+    made = Worker(2, deaths.append)
+    made.start()
+    yield made
+    made.stop()
+    assert made.join(WAIT_S)
+
+
+@pytest.fixture
+def give(worker: Worker) -> Callable[[ScriptedModel, str], None]:
+    """Put a scripted model in, on the worker's own thread."""
+
+    def give(model: ScriptedModel, prompt: str) -> None:
+        loaded = saying("", prompt)
+        worker._call(lambda: setattr(worker, "_loaded", _with(loaded, model))).result(WAIT_S)
+
+    return give
+
+
+def _with(loaded: object, model: ScriptedModel) -> object:
+    from dataclasses import replace
+
+    from runner.cache.prefix import PrefixCache
+
+    return replace(loaded, model=model, prefix=PrefixCache(model.make_caches))  # type: ignore[type-var]
+
+
+def script(text: str, prompt: str) -> ScriptedModel:
+    model = saying(text, prompt).model
+    assert isinstance(model, ScriptedModel)
+    return model
+
+
+Give = Callable[[ScriptedModel, str], None]
+
+
+def test_without_a_model_a_request_fails_with_503(worker: Worker) -> None:
+    answer = Answer()
+    worker.generate(GenerateRequest("p"), answer.emit)
+    assert answer.end() == Failed("model not loaded", 503)
+    with pytest.raises(ModelNotLoaded):
+        _ = worker.tokenizer
+
+
+def test_requests_are_answered_one_after_another_in_their_order(worker: Worker, give: Give) -> None:
+    give(script("abc", "p"), "p")
+    first, second = Answer(), Answer()
+    first.gate.clear()
+    worker.generate(GenerateRequest("p"), first.emit)
+    worker.generate(GenerateRequest("p"), second.emit)
+    assert second.is_silent()
+    first.gate.set()
+    assert isinstance(first.end(), Done)
+    assert isinstance(second.end(), Done)
+    assert text_of(first.events) == text_of(second.events) == "abc"
+
+
+def test_one_more_than_may_wait_is_refused_and_a_cancelled_one_makes_room(worker: Worker, give: Give) -> None:
+    give(script("abc", "p"), "p")
+    running, waiting = Answer(), Answer()
+    running.gate.clear()
+    worker.generate(GenerateRequest("p"), running.emit)
+    while worker._running is None:  # taken off the queue
+        pass
+    jobs = [worker.generate(GenerateRequest("p"), waiting.emit) for _ in range(2)]
+    with pytest.raises(Busy, match="2 requests are waiting"):
+        worker.generate(GenerateRequest("p"), waiting.emit)
+    jobs[0].cancel()
+    worker.generate(GenerateRequest("p"), waiting.emit)
+    running.gate.set()
+    assert isinstance(running.end(), Done)
+    assert isinstance(waiting.end(), Done)
+    assert isinstance(waiting.end(), Done)
+    assert waiting.is_silent()
+
+
+def test_a_failure_of_mlx_is_one_error_record_and_the_next_request_is_served(
+    worker: Worker, give: Give
+) -> None:
+    model = script("abcdef", "p")
+    give(model, "p")
+    model.fail_at = 3
+    answer = Answer()
+    worker.generate(GenerateRequest("p"), answer.emit)
+    end = answer.end()
+    assert isinstance(end, Failed)
+    assert end.status == 500
+    assert end.message.startswith("out of memory: [metal::malloc] Attempting to allocate 99 bytes which")
+    model.fail_at = None
+    again = Answer()
+    worker.generate(GenerateRequest("p"), again.emit)
+    assert isinstance(again.end(), Done)
+    assert text_of(again.events) == "abcdef"
+    assert answer.is_silent()
+
+
+def test_a_failed_request_leaves_no_array_behind(
+    worker: Worker, give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("runner.worker"), "propagate", False)  # pytest keeps what is logged
+    model = script("abcdef", "p")
+    give(model, "p")
+    model.fail_at = 3
+    answer = Answer()
+    worker.generate(GenerateRequest("p"), answer.emit)
+    answer.end()
+    worker.unload().result(WAIT_S)  # comes after the end of the job
+    before = worker.status.memory
+    for _ in range(3):
+        give(model, "p")
+        worker.generate(GenerateRequest("p"), answer.emit)
+        assert isinstance(answer.end(), Failed)
+    worker.unload().result(WAIT_S)
+    assert worker.status.memory == before
+
+
+def test_a_model_is_replaced_as_a_whole_and_a_failed_load_changes_nothing(
+    worker: Worker, tmp_path: Path
+) -> None:
+    one, two = tiny.write(tmp_path / "one"), tiny.write(tmp_path / "two", max_position_embeddings=64)
+    worker.load(str(one)).result(WAIT_S)
+    assert (worker.status.ready, worker.status.model, worker.status.context_length) == (True, "one", 512)
+    (tmp_path / "broken").mkdir()
+    with pytest.raises(RunnerError, match=r"config\.json: no such file"):
+        worker.load(str(tmp_path / "broken")).result(WAIT_S)
+    assert (worker.status.model, worker.status.progress) == ("one", 100)
+    worker.load(str(two)).result(WAIT_S)
+    assert (worker.status.model, worker.status.context_length) == ("two", 64)
+    assert worker.status.memory > 0
+
+
+@pytest.mark.slow
+def test_the_progress_of_a_load_is_seen_while_it_goes_on(worker: Worker, big_model: Path) -> None:
+    loading = worker.load(str(big_model))
+    seen = [worker.status.progress]
+    while not loading.done():
+        seen.append(worker.status.progress)
+        time.sleep(0.001)
+    loading.result()
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 5
+    assert worker.status.progress == 100
+
+
+def test_unloading_frees_the_model(worker: Worker, tmp_path: Path) -> None:
+    worker.load(str(tiny.write(tmp_path / "tiny"))).result(WAIT_S)
+    before = worker.status.memory
+    worker.unload().result(WAIT_S)
+    assert not worker.status.ready
+    assert before - worker.status.memory > 200_000  # its weights; other tests' models may be there too
+
+
+def test_an_error_in_a_job_that_is_no_request_is_its_result(worker: Worker) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("by zero")
+
+    with pytest.raises(RunnerError, match="by zero"):
+        worker._call(fail).result(WAIT_S)
+
+
+@pytest.mark.parametrize("error", [ModelNotLoaded(), Busy(3)])
+def test_an_error_of_our_own_comes_back_as_it_is_without_its_frames(
+    worker: Worker, error: RunnerError
+) -> None:
+    def fail() -> None:
+        raise error
+
+    result = worker._call(fail)
+    assert result.exception(WAIT_S) is error
+    assert error.__traceback__ is None
+
+
+def test_a_stopped_worker_refuses_what_waits_and_what_comes(deaths: list[str]) -> None:
+    worker = Worker(2, deaths.append)
+    waiting = Answer()
+    worker.generate(GenerateRequest("p"), waiting.emit)  # the thread was never started
+    worker.stop()
+    assert waiting.end() == Failed("the runner is shutting down", 503)
+    with pytest.raises(ShuttingDown):
+        worker.generate(GenerateRequest("p"), waiting.emit)
+    assert not deaths
+
+
+def test_the_death_of_the_thread_is_reported() -> None:
+    died = queue.Queue[str]()
+    worker = Worker(2, died.put)
+    worker.start()
+
+    def die() -> None:
+        raise SystemExit("gone")
+
+    worker._call(die)
+    assert died.get(timeout=WAIT_S) == "the MLX thread died: SystemExit: gone"
+
+
+def test_memory_trouble_is_told_in_words_that_a_host_knows() -> None:
+    assert explain(RuntimeError("[malloc] Unable to allocate 5 bytes")).startswith("out of memory: ")
+    assert explain(RuntimeError("something\nelse")) == "something else"
+    assert explain(RuntimeError()) == "RuntimeError"

@@ -37,7 +37,7 @@ async def completion(request: Request) -> Response:
     wanted = body.to_request()
     stream = EventStream(request.app.state.stall_s)
     streams: OpenStreams = request.app.state.streams
-    stream.job = worker.generate(wanted, stream.emit)
+    stream.job = worker.generate(wanted, stream)
     return CompletionResponse(stream, streams, Records(body.metrics), whole=not body.stream)
 
 

@@ -1,13 +1,20 @@
 """The one bridge between the MLX thread and the event loop.
 
-    worker thread                     |  event loop
-    emit(event) ---- call_soon -----> |  queue -> next() -> lines -> socket
-    cancelled? <---- job.cancel() --- |  close(), when the client is gone or the answer is complete
+    MLX thread                        |  event loop
+    emit(event) ---- call_soon -----> |  next(), waiting() -> lines -> socket
+    has_room()? <--- job.resume() --- |  whenever a full stream was read
+    cancelled?  <--- job.cancel() --- |  close(), when the client is gone or the answer is complete
+
+A stream is in one of three states, and only the event loop changes it:
+
+    OPEN    events arrive
+    ENDING  the last event is there, the worker's or that of `fail`; whatever comes behind it is dropped
+    CLOSED  nobody reads any more; `next` says so
 
 Rules:
 
-- `emit` waits when BUFFERED events are unread, so a slow reader slows its own request down and memory stays
-  bounded. After STALL_S the reader counts as gone: the next request must not wait for ever.
+- `emit` never waits. A stream with BUFFERED unread events has no room, and its request rests until it is read.
+  After STALL_S without room the reader counts as gone.
 - The answer's status is decided by the first event: Started is 200, Failed is its own status with a plain line.
 - From the first moment somebody watches `receive()`: a client may leave while it is queued, during a silent
   prefill, or in mid-stream, and each time the job is cancelled at once.
@@ -21,8 +28,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
+from collections import deque
 from collections.abc import Callable
+from enum import Enum, auto
+from typing import Literal
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -40,63 +49,100 @@ STALL_S = 30.0
 JSONL = "application/jsonl"
 
 
+class State(Enum):
+    OPEN = auto()
+    ENDING = auto()
+    CLOSED = auto()
+
+
+Closed = Literal[State.CLOSED]
+
+
 class EventStream:
-    """One request's events on their way out. Made on the loop; only `emit` is called from another thread."""
+    """One request's events on their way out: an Outlet. Made on the loop; only `emit` and `has_room` are called
+    from another thread.
+    """
 
     def __init__(self, stall_s: float = STALL_S) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._room = threading.Semaphore(BUFFERED)
+        self._state = State.OPEN
+        self._events: deque[Event] = deque()
+        self._arrived = asyncio.Event()
         self._stall_s = stall_s
-        self._closed = False
+        self._stall: asyncio.TimerHandle | None = None
+        # Each is written by one thread alone; their difference is what is on its way or unread.
+        self._emitted = 0
+        self._read = 0
         self.job: GenerateJob | None = None
         self.abort: Callable[[], object] = self.close  # drops the connection
 
     def emit(self, event: Event) -> None:
-        """Hand an event over; waits while too many are unread. Does nothing once the stream is closed."""
-        if self._closed:
-            return
+        """Hand an event over; does nothing once the stream is closed."""
+        self._emitted += 1
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is there to be told
-            if self._room.acquire(timeout=self._stall_s):
-                self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
-            else:
-                self._loop.call_soon_threadsafe(self._cut_off)
+            self._loop.call_soon_threadsafe(self._arrive, event)
 
-    async def next(self) -> Event | None:
-        """The next event; None once the stream is closed."""
-        event = await self._queue.get()
-        self._room.release()
-        return event
+    def has_room(self) -> bool:
+        return self._emitted - self._read < BUFFERED
 
-    def next_now(self) -> Event | None:
-        """An event that is there already, or None."""
-        return None if self._queue.empty() else self._taken()
+    async def next(self) -> Event | Closed:
+        """The next event, as soon as there is one."""
+        while not self._events and self._state is not State.CLOSED:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return State.CLOSED if self._state is State.CLOSED else self._taken(1)[0]
+
+    def waiting(self) -> list[Event]:
+        """The events that are there already; none is no end."""
+        return self._taken(len(self._events))
 
     def close(self) -> None:
-        """Nobody wants more: cancel the job, wake whoever waits on either side."""
-        self._closed = True
+        """Nobody wants more: cancel the job, wake whoever waits for an event."""
+        self._state = State.CLOSED
+        self._end_stall()
+        self._arrived.set()
         if self.job is not None:
             self.job.cancel()
-        self._room.release()
-        self._queue.put_nowait(None)
 
     def fail(self, failed: Failed) -> None:
         """End the answer with this, whatever the worker is doing."""
-        if not self._closed:
-            self._closed = True
-            self._room.release()
-            self._queue.put_nowait(failed)
+        if self._state is State.OPEN:
+            self._put(failed)
+
+    def _arrive(self, event: Event) -> None:
+        if self._state is not State.OPEN:
+            self._read += 1
+            return
+        self._put(event)
+        if self._state is State.OPEN and self._stall is None and not self.has_room():
+            self._stall = self._loop.call_later(self._stall_s, self._cut_off)
+
+    def _put(self, event: Event) -> None:
+        self._events.append(event)
+        self._arrived.set()
+        if _is_end(event):
+            self._state = State.ENDING
+            self._end_stall()
+
+    def _taken(self, count: int) -> list[Event]:
+        taken = [self._events.popleft() for _ in range(count)]
+        was_full = not self.has_room()
+        self._read += count
+        if was_full and self.has_room():
+            self._end_stall()
+            if self.job is not None:
+                self.job.resume()
+        return taken
+
+    def _end_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def _cut_off(self) -> None:
-        if not self._closed:
-            log.warning("Client reads too slowly, cut off")
-            self.close()
-            self.abort()
-
-    def _taken(self) -> Event | None:
-        event = self._queue.get_nowait()
-        self._room.release()
-        return event
+        log.warning("Client reads too slowly, cut off")
+        self.close()
+        self.abort()
 
 
 class OpenStreams:
@@ -145,7 +191,7 @@ class CompletionResponse(Response):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         match await self._stream.next():
-            case None:
+            case State.CLOSED:
                 return
             case Failed() as failed:
                 await plain_error(failed.message, failed.status)(scope, receive, send)
@@ -155,24 +201,18 @@ class CompletionResponse(Response):
                 await self._send_lines(send)
 
     async def _send_lines(self, send: Send) -> None:
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [(b"content-type", JSONL.encode())],
-            }
-        )
-        event = await self._stream.next()
-        while event is not None:
-            lines: list[bytes] = []
-            last = event
-            while event is not None:
-                last = event
-                lines.extend(self._records.lines(event))
-                event = None if _is_end(last) else self._stream.next_now()
-            body = b"".join(lines)
-            await send({"type": "http.response.body", "body": body, "more_body": not _is_end(last)})
-            event = None if _is_end(last) else await self._stream.next()
+        """Every event as its lines, until the end was sent or nobody reads."""
+        headers = [(b"content-type", JSONL.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        ended = False
+        while not ended:
+            first = await self._stream.next()
+            if first is State.CLOSED:
+                return
+            events = [first, *self._stream.waiting()]
+            ended = _is_end(events[-1])
+            body = b"".join(line for event in events for line in self._records.lines(event))
+            await send({"type": "http.response.body", "body": body, "more_body": not ended})
 
     async def _collected(self) -> Response:
         text: list[str] = []

@@ -10,7 +10,7 @@ Knows nothing about anything else in this project: standard library only.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 NS_PER_S = 1_000_000_000
 
@@ -111,6 +111,22 @@ class Failed:
 
 
 Event = Started | Chunk | Done | Failed
+
+
+class Outlet(Protocol):
+    """Where one request's events go: the MLX thread puts them in, another thread takes them out."""
+
+    def emit(self, event: Event) -> None:
+        """Hand an event over; never waits."""
+
+    def has_room(self) -> bool:
+        """False while too many events are unread: the request then rests."""
+
+
+class Cancelled(Protocol):
+    """Set when nobody wants the answer any more; `threading.Event` is one."""
+
+    def is_set(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

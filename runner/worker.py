@@ -4,17 +4,19 @@ Rules, all of them because MLX's streams belong to the thread that made them (an
 yet cannot be evaluated on another one):
 
 1. Everything that touches an array is a job of this thread: loading, generating, freeing, asking for memory.
-2. Jobs run one at a time, first in, first out. So two requests never share the cache, and a load begins
-   when the request before it has ended.
-3. The way in is a queue of jobs under one lock; the way out of a generate job is the `emit` it came with,
-   of a load job its future. Nothing else leaves, except the Status snapshot, which is replaced as a whole.
-4. At most `limit` generate jobs wait; the next one is refused with Busy. A job that is cancelled while it
-   waits leaves the queue at once and costs the thread nothing.
-5. A job ends with exactly one Done or Failed, whatever happens in it. The job loop is the project's only
+2. Jobs begin in their order, first in, first out. A request begins when a slot is free; then it takes its part in
+   each step until it ends. Anything else, a load above all, waits until the requests before it have ended, and
+   the jobs behind it wait for it.
+3. The way in is a queue of jobs under one lock; the way out of a request is the outlet that it came with, of
+   another job its future. Nothing else leaves, except the Status snapshot, which is replaced as a whole.
+4. At most `limit` requests wait; the next one is refused with Busy. A request that is cancelled while it waits
+   leaves the queue at once and costs the thread nothing.
+5. A request ends with exactly one Done or Failed, whatever happens to it. This thread's loop is the project's only
    catch-all: it turns the exception into text, forgets it (a kept exception keeps its frames, and those keep
-   arrays), drops the cache entry and takes the next job.
-6. A model is replaced as a whole, after the new one is complete. A failed load changes nothing.
-7. If the thread itself dies, `on_death` is called: a runner that answers /health but no prompt is worse than
+   arrays), fails the requests that took part in the step, and goes on.
+6. The thread never waits for a reader: a request whose outlet has no room rests, and `wake` says that it has some.
+7. A model is replaced as a whole, after the new one is complete. A failed load changes nothing.
+8. If the thread itself dies, `on_death` is called: a runner that answers /health but no prompt is worse than
    none.
 
 Knows nothing about HTTP or asyncio.
@@ -31,29 +33,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
-from runner.generation.pipeline import Emit, generate
+from runner.generation.engine import Engine
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
 from runner.machine import device
 from runner.store.resolve import DEFAULT_STORE, open_model
 from runner.text.tokenizer import Tokenizer
-from runner.types import Failed, GenerateRequest, Status
+from runner.types import Failed, GenerateRequest, Outlet, Status
 
 log = logging.getLogger(__name__)
 
 
 class GenerateJob:
-    """A request on its way to the thread. `cancel` may be called from any thread, at any time, repeatedly."""
+    """A request on its way to the thread. Its methods may be called from any thread, at any time, repeatedly."""
 
-    def __init__(self, request: GenerateRequest, emit: Emit, leave: Callable[[GenerateJob], None]) -> None:
+    def __init__(self, request: GenerateRequest, outlet: Outlet, worker: Worker) -> None:
         self.request = request
-        self.emit = emit
+        self.outlet = outlet
         self.cancelled = threading.Event()
-        self._leave = leave
+        self._worker = worker
 
     def cancel(self) -> None:
+        """Nobody wants the answer any more."""
         self.cancelled.set()
-        self._leave(self)
+        self._worker.leave_queue(self)
+
+    def resume(self) -> None:
+        """The outlet has room again."""
+        self._worker.wake()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +92,11 @@ class Worker:
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
-        self._running: GenerateJob | None = None
+        self._woken = False  # since the last step: something may be possible that was not
         self._loaded: LoadedModel | None = None
+        self._engine: Engine | None = None
         self._status = Status()
-        self._thread = threading.Thread(target=self._live, name="mlx", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
 
     # Called from other threads.
 
@@ -112,9 +120,9 @@ class Worker:
         if self._loaded is None:
             raise ModelNotLoaded
 
-    def generate(self, request: GenerateRequest, emit: Emit) -> GenerateJob:
-        """Queue a request. Raises Busy or ShuttingDown; every later trouble is a Failed through `emit`."""
-        job = GenerateJob(request, emit, self._leave_queue)
+    def generate(self, request: GenerateRequest, outlet: Outlet) -> GenerateJob:
+        """Queue a request. Raises Busy or ShuttingDown; every later trouble is a Failed in the outlet."""
+        job = GenerateJob(request, outlet, self)
         with self._changed:
             if self._stopping:
                 raise ShuttingDown
@@ -132,14 +140,12 @@ class Worker:
         return self._call(self._unload)
 
     def stop(self) -> None:
-        """Take no more jobs, refuse those that wait, cancel what runs, let the thread end after its step."""
+        """Take no more jobs, refuse those that wait, cancel what is live, let the thread end after its step."""
         with self._changed:
             self._stopping = True
             waiting = list(self._jobs)
             self._jobs.clear()
-            if self._running is not None:
-                self._running.cancelled.set()
-            self._changed.notify()
+            self._notify()
         for job in waiting:
             _refuse(job, ShuttingDown())
 
@@ -147,6 +153,18 @@ class Worker:
         """Wait for the thread to end; False if it did not."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def leave_queue(self, job: GenerateJob) -> None:
+        """Take a cancelled job out of the queue, if it is still there."""
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+            self._notify()
+
+    def wake(self) -> None:
+        """A request that rested may go on."""
+        with self._changed:
+            self._notify()
 
     def _call(self, call: Callable[[], None]) -> Future[None]:
         job = CallJob(call, Future())
@@ -158,53 +176,76 @@ class Worker:
 
     def _put(self, job: Job) -> None:
         self._jobs.append(job)
-        self._changed.notify()
+        self._notify()
 
-    def _leave_queue(self, job: GenerateJob) -> None:
-        with self._changed:
-            if job in self._jobs:
-                self._jobs.remove(job)
+    def _notify(self) -> None:
+        self._woken = True
+        self._changed.notify()
 
     # The thread.
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         try:
             device.prepare()
-            while job := self._next():
-                if isinstance(job, GenerateJob):
-                    self._generate(job)
-                else:
-                    self._run_call(job)
+            while self._turn():
+                pass
             device.leave()
-        except BaseException as error:  # rule 7; nobody is left who could handle it
+        except BaseException as error:  # rule 8; nobody is left who could handle it
             log.critical("MLX thread died", exc_info=True)
             self._on_death(f"the MLX thread died: {type(error).__name__}: {error}")
 
-    def _next(self) -> Job | None:
-        with self._changed:
-            self._running = None
-            while not self._jobs and not self._stopping:
-                self._changed.wait()
-            if self._stopping:
-                return None
-            job = self._jobs.popleft()
-            if isinstance(job, GenerateJob):
-                self._running = job
-            return job
+    def _turn(self) -> bool:
+        """Begin a job if one may begin, and take a step if any request is live; False when it is time to end."""
+        job = self._next()
+        if isinstance(job, GenerateJob):
+            self._admit(job)
+        elif job is not None:
+            self._run_call(job)
+        if self._engine is not None and self._engine.is_live:
+            self._advance(self._engine)
+        return self._is_live or not self._stopping
 
-    def _generate(self, job: GenerateJob) -> None:
+    @property
+    def _is_live(self) -> bool:
+        return self._engine is not None and self._engine.is_live
+
+    def _next(self) -> Job | None:
+        """The next job that may begin; None for a step of what is live, or for nothing more at the end."""
+        with self._changed:
+            while not (self._may_begin() or self._stopping or (self._is_live and self._woken)):
+                self._changed.wait()
+            self._woken = False
+            return self._jobs.popleft() if self._may_begin() else None
+
+    def _may_begin(self) -> bool:
+        """Whether the first job of the queue can begin now."""
+        if not self._jobs:
+            return False
+        if isinstance(self._jobs[0], GenerateJob):
+            return self._engine is None or self._engine.has_room
+        return not self._is_live
+
+    def _admit(self, job: GenerateJob) -> None:
         try:
-            if self._loaded is None:
+            if self._engine is None:
                 raise ModelNotLoaded
-            generate(self._loaded, job.request, job.emit, job.cancelled, self._housekeep)
+            self._engine.admit(job.request, job.outlet, job.cancelled)
         except RunnerError as error:
-            job.emit(Failed(str(error), error.status))
+            job.outlet.emit(Failed(str(error), error.status))
         except Exception as error:  # rule 5
             log.exception("Completion failed")
-            job.emit(Failed(explain(error)))
-            if self._loaded is not None:
-                self._loaded.prefix.drop()
-        self._housekeep()
+            job.outlet.emit(Failed(explain(error)))
+
+    def _advance(self, engine: Engine) -> None:
+        try:
+            if self._stopping:
+                engine.cancel()
+            elif not engine.advance():
+                return  # until somebody wakes us
+        except Exception as error:  # rule 5
+            log.exception("Step failed")
+            engine.fail(explain(error))
+        self._woken = True
 
     def _run_call(self, job: CallJob) -> None:
         if not job.result.set_running_or_notify_cancel():
@@ -230,11 +271,14 @@ class Worker:
         except Exception:
             self._publish(progress=100 if self._loaded else 0)
             raise
-        self._loaded = loaded
+        self._take(loaded)
+
+    def _take(self, loaded: LoadedModel) -> None:
+        self._loaded, self._engine = loaded, Engine(loaded, self._housekeep)
         self._publish(ready=True, model=loaded.name, context_length=loaded.context_length)
 
     def _unload(self) -> None:
-        self._loaded = None
+        self._loaded = self._engine = None
         self._publish(ready=False, model="", context_length=0, progress=0)
 
     def _housekeep(self) -> None:
@@ -247,7 +291,7 @@ class Worker:
 
 def _refuse(job: Job, error: RunnerError) -> None:
     if isinstance(job, GenerateJob):
-        job.emit(Failed(str(error), error.status))
+        job.outlet.emit(Failed(str(error), error.status))
     elif job.result.set_running_or_notify_cancel():
         job.result.set_exception(error)
 

@@ -211,11 +211,24 @@ def in_process(model: str) -> Iterator[Worker]:
         worker.join(10)
 
 
+@dataclass(frozen=True)
+class Events:
+    """An outlet that always has room."""
+
+    queue: queue.SimpleQueue[Event]
+
+    def emit(self, event: Event) -> None:
+        self.queue.put(event)
+
+    def has_room(self) -> bool:
+        return True
+
+
 def run_pipeline(worker: Worker, prompt: Prompt, count: int, bias: Bias) -> Results:
     """One request through the worker, timed by its own counters."""
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     request = GenerateRequest(prompt.text, count, SamplingOptions(logit_bias=bias))
-    worker.generate(request, events.put)
+    worker.generate(request, Events(events))
     text: list[str] = []
     tokens: dict[int, int] = {}
     while True:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +24,14 @@ from demo_corpus import chat
 from demo_train import evaluate
 from tokenizers import Tokenizer
 
-from runner.generation.pipeline import generate
+from runner.generation.alone import complete
 from runner.importing.importer import import_directory
 from runner.loading.loaded_model import LoadedModel
 from runner.quantization.make import quantize
 from runner.quantization.names import KINDS
 from runner.store import names
 from runner.store.resolve import DEMO_FOLDER, open_model
-from runner.types import Chunk, Event, GenerateRequest
+from runner.types import Chunk, GenerateRequest
 
 ANSWER_LIMIT = 60
 QUESTIONS = {  # and what the floats answer
@@ -87,9 +86,7 @@ def perplexity(loaded: LoadedModel, documents: int = evaluate.HELD_OUT_DOCUMENTS
 
 def answer(loaded: LoadedModel, question: str) -> str:
     """What it says, by the runner's own pipeline."""
-    events: list[Event] = []
-    request = GenerateRequest(chat.prompt(question), ANSWER_LIMIT)
-    generate(loaded, request, events.append, threading.Event())
+    events = complete(loaded, GenerateRequest(chat.prompt(question), ANSWER_LIMIT))
     return "".join(event.text for event in events if isinstance(event, Chunk))
 
 

@@ -61,13 +61,11 @@ for name in {DEV_ONLY!r}:
     sys.modules[name] = None
 import api.server
 from runner.loading.loader import load
-from runner.generation.pipeline import generate
+from runner.generation.alone import complete
 from runner.store.resolve import open_model
 from runner.types import Done, GenerateRequest
-import threading
-events = []
 loaded = load(open_model({str(tiny.write(tmp_path / "tiny"))!r}), lambda share: None)
-generate(loaded, GenerateRequest("hello", 3), events.append, threading.Event())
+events = complete(loaded, GenerateRequest("hello", 3))
 assert isinstance(events[-1], Done), events
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

@@ -34,7 +34,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from runner.errors import BadRequest
-from runner.types import SamplingOptions, TokenLogprob
+from runner.types import SamplingOptions
 
 LOGPROB_FLOOR = -9999.0  # the host's: JSON has no -inf
 PROBABILITY_FLOOR = 1e-20  # the host's: below it a logarithm is of no use
@@ -56,6 +56,15 @@ Choice = Callable[[mx.array], mx.array]  # logits [V] -> token [1]
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn:
+    """A draw as numbers. top: (token id, log-probability), most probable first."""
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
     """One token and, if asked for, log-probabilities; nothing is evaluated yet.
 
@@ -66,6 +75,17 @@ class Draw:
     logprob: mx.array | None = None
     top_ids: mx.array | None = None
     top_logprobs: mx.array | None = None
+
+    def read(self) -> Drawn:
+        """The same as numbers; waits for the device."""
+        token = _ints(self.token)[0]
+        if self.logprob is None:
+            return Drawn(token)
+        top: tuple[tuple[int, float], ...] = ()
+        if self.top_ids is not None and self.top_logprobs is not None:
+            values = map(_floored, _floats(self.top_logprobs))
+            top = tuple(zip(_ints(self.top_ids), values, strict=True))
+        return Drawn(token, _floored(_floats(self.logprob)[0]), top)
 
     def arrays(self) -> list[mx.array]:
         """What to evaluate."""
@@ -155,20 +175,6 @@ def make_sampler(
         steps += _penalty_steps(options, history)
     choose = largest if options.temperature <= 0 else _drawing(options, vocab_size)
     return Sampler(_suppression(suppressed, vocab_size), steps, choose, history, top_logprobs)
-
-
-def token_logprob(draw: Draw, piece: Callable[[int], str]) -> TokenLogprob | None:
-    """A draw's log-probabilities as values, None if none were asked for; waits for the device.
-
-    piece: token id -> its text (`Tokenizer.piece`).
-    """
-    if draw.logprob is None:
-        return None
-    top: list[tuple[str, float]] = []
-    if draw.top_ids is not None and draw.top_logprobs is not None:
-        pairs = zip(_ints(draw.top_ids), _floats(draw.top_logprobs), strict=True)
-        top = [(piece(token), _floored(value)) for token, value in pairs]
-    return TokenLogprob(piece(_ints(draw.token)[0]), _floored(_floats(draw.logprob)[0]), tuple(top))
 
 
 # --- logits -> logits ------------------------------------------------------------------------------------

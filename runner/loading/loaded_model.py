@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.cache.prefix import PrefixCache
+from runner.cache.slots import Slots
 from runner.models.base import Model
 from runner.text.tokenizer import Tokenizer
 
@@ -20,6 +20,6 @@ class LoadedModel:
     architecture: str
     model: Model
     tokenizer: Tokenizer
-    prefix: PrefixCache
+    slots: Slots
     context_length: int
     prefill_chunk: int  # positions per prefill forward

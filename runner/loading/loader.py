@@ -19,7 +19,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from runner import models
-from runner.cache.prefix import PrefixCache
+from runner.cache.slots import Slots
 from runner.errors import BadModelFiles
 from runner.layers import nn
 from runner.layers.packed import replace
@@ -68,7 +68,7 @@ def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> Load
         architecture=files.config["architectures"][0],
         model=model,
         tokenizer=tokenizer,
-        prefix=PrefixCache(model.make_caches),
+        slots=Slots(model.make_caches),
         context_length=model.context_length,
         prefill_chunk=device.prefill_chunk(),
     )

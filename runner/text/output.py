@@ -10,6 +10,7 @@ Knows nothing about sampling, caches or events.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from runner.text.detokenizer import Detokenizer
 from runner.text.stops import StopMatcher
@@ -21,6 +22,7 @@ class Output:
     """feed() every generated token but EOS, then flush() once; "" means nothing printable yet."""
 
     def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
+        self._tokenizer = tokenizer
         self._detokenizer = Detokenizer(tokenizer)
         self._matcher = StopMatcher(stop)
         self._decoded = 0  # characters that left the detokenizer
@@ -32,10 +34,17 @@ class Output:
         """Whether a stop string was found; nothing comes out any more."""
         return self._matcher.matched is not None
 
-    def feed(self, token: int, logprob: TokenLogprob | None) -> tuple[str, tuple[TokenLogprob, ...]]:
-        """The text that became safe, and the logprobs of the tokens it comes from."""
+    def feed(
+        self, token: int, logprob: float | None = None, top: Sequence[tuple[int, float]] = ()
+    ) -> tuple[str, tuple[TokenLogprob, ...]]:
+        """The text that became safe, and the logprobs of the tokens it comes from.
+
+        logprob: of the token, None if none was asked for; top: ids and logprobs of the best alternatives.
+        """
         if logprob is not None:
-            self._waiting.append((self._decoded, logprob))
+            piece = self._tokenizer.piece
+            entry = TokenLogprob(piece(token), logprob, tuple((piece(id_), value) for id_, value in top))
+            self._waiting.append((self._decoded, entry))
         return self._through(self._detokenizer.feed(token))
 
     def flush(self) -> tuple[str, tuple[TokenLogprob, ...]]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import mlx.core as mx
 import pytest
 
-from runner.generation.pipeline import generate
+from runner.generation.alone import complete
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
 from runner.store.resolve import DEMO, DEMO_FOLDER, open_model
-from runner.types import Done, Event, GenerateRequest
+from runner.types import Done, GenerateRequest
 from tests.parts.fakes import text_of
 
 TOKENS = 40
@@ -63,8 +62,7 @@ def reference_tokens(model: Any, prompt: list[int], eos: frozenset[int]) -> list
 
 
 def our_answer(loaded: LoadedModel, prompt: str) -> tuple[str, Done]:
-    events: list[Event] = []
-    generate(loaded, GenerateRequest(prompt, TOKENS), events.append, threading.Event())
+    events = complete(loaded, GenerateRequest(prompt, TOKENS))
     assert isinstance(events[-1], Done)
     return text_of(events), events[-1]
 
@@ -80,7 +78,7 @@ def test_greedy_text_equals_mlx_lms(ours: LoadedModel, reference: Any, prompt: s
     expected = reference_tokens(reference, ids, ours.tokenizer.eos_ids)
     text, done = our_answer(ours, prompt)
     # The cache holds every token that was forwarded, and the one at the limit never is.
-    assert ours.prefix.tokens[len(ids) :] == expected[: TOKENS - 1]
+    assert ours.slots.tokens(0)[len(ids) :] == expected[: TOKENS - 1]
     spoken = [token for token in expected if token not in ours.tokenizer.eos_ids]
     assert text == ours.tokenizer.decode(spoken)
     assert done.usage.generated_tokens == len(spoken)

@@ -9,8 +9,8 @@ import mlx.core as mx
 
 from runner.cache.base import Caches, Storage
 from runner.cache.kv import KVCache
-from runner.cache.prefix import PrefixCache
 from runner.cache.recurrent import RecurrentCache
+from runner.cache.slots import Slots
 from runner.loading.loaded_model import LoadedModel
 from runner.models.base import Model
 from runner.text.tokenizer import Tokenizer
@@ -110,7 +110,7 @@ def loaded(model: Model, chunk: int = 8) -> LoadedModel:
         architecture="Fake",
         model=model,
         tokenizer=tokenizer(),
-        prefix=PrefixCache(model.make_caches),
+        slots=Slots(model.make_caches),
         context_length=model.context_length,
         prefill_chunk=chunk,
     )

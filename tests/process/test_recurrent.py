@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runner.cache.prefix import TAIL
+from runner.cache.slots import TAIL
 from tests.parts import tiny
 from tests.parts.processes import Running, hosted
 from tests.parts.streams import PLAIN_TEXT, Answer, Request, ask

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,39 +11,11 @@ from pathlib import Path
 import pytest
 
 from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
-from runner.types import Done, Event, Failed, GenerateRequest
+from runner.types import Done, Failed, GenerateRequest, Started
 from runner.worker import Worker, explain
-from tests.parts import tiny
+from tests.parts import fakes, tiny
+from tests.parts.answer import WAIT_S, Answer
 from tests.parts.fakes import ScriptedModel, saying, text_of
-
-WAIT_S = 20
-
-
-class Answer:
-    """Collects one request's events; `hold` keeps the worker in `emit` until it is opened."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._arrived: queue.Queue[Event] = queue.Queue()
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def emit(self, event: Event) -> None:
-        self.gate.wait(WAIT_S)
-        self._arrived.put(event)
-
-    def next(self) -> Event:
-        event = self._arrived.get(timeout=WAIT_S)
-        self.events.append(event)
-        return event
-
-    def end(self) -> Event:
-        while not isinstance(event := self.next(), Done | Failed):
-            pass
-        return event
-
-    def is_silent(self) -> bool:
-        return self._arrived.empty()
 
 
 @pytest.fixture
@@ -62,22 +33,14 @@ def worker(deaths: list[str]) -> Iterator[Worker]:
 
 
 @pytest.fixture
-def give(worker: Worker) -> Callable[[ScriptedModel, str], None]:
+def give(worker: Worker) -> Callable[[ScriptedModel], None]:
     """Put a scripted model in, on the worker's own thread."""
 
-    def give(model: ScriptedModel, prompt: str) -> None:
-        loaded = saying("", prompt)
-        worker._call(lambda: setattr(worker, "_loaded", _with(loaded, model))).result(WAIT_S)
+    def give(model: ScriptedModel) -> None:
+        loaded = fakes.loaded(model)
+        worker._call(lambda: worker._take(loaded)).result(WAIT_S)
 
     return give
-
-
-def _with(loaded: object, model: ScriptedModel) -> object:
-    from dataclasses import replace
-
-    from runner.cache.prefix import PrefixCache
-
-    return replace(loaded, model=model, prefix=PrefixCache(model.make_caches))  # type: ignore[type-var]
 
 
 def script(text: str, prompt: str) -> ScriptedModel:
@@ -86,43 +49,43 @@ def script(text: str, prompt: str) -> ScriptedModel:
     return model
 
 
-Give = Callable[[ScriptedModel, str], None]
+Give = Callable[[ScriptedModel], None]
 
 
 def test_without_a_model_a_request_fails_with_503(worker: Worker) -> None:
     answer = Answer()
-    worker.generate(GenerateRequest("p"), answer.emit)
+    worker.generate(GenerateRequest("p"), answer)
     assert answer.end() == Failed("model not loaded", 503)
     with pytest.raises(ModelNotLoaded):
         _ = worker.tokenizer
 
 
 def test_requests_are_answered_one_after_another_in_their_order(worker: Worker, give: Give) -> None:
-    give(script("abc", "p"), "p")
-    first, second = Answer(), Answer()
-    first.gate.clear()
-    worker.generate(GenerateRequest("p"), first.emit)
-    worker.generate(GenerateRequest("p"), second.emit)
+    give(script("abc", "p"))
+    first, second = Answer(is_open=False), Answer()
+    job = worker.generate(GenerateRequest("p"), first)
+    worker.generate(GenerateRequest("p"), second)
+    assert isinstance(first.next(), Started)
     assert second.is_silent()
-    first.gate.set()
+    first.is_open = True
+    job.resume()
     assert isinstance(first.end(), Done)
     assert isinstance(second.end(), Done)
     assert text_of(first.events) == text_of(second.events) == "abc"
 
 
 def test_one_more_than_may_wait_is_refused_and_a_cancelled_one_makes_room(worker: Worker, give: Give) -> None:
-    give(script("abc", "p"), "p")
-    running, waiting = Answer(), Answer()
-    running.gate.clear()
-    worker.generate(GenerateRequest("p"), running.emit)
-    while worker._running is None:  # taken off the queue
-        pass
-    jobs = [worker.generate(GenerateRequest("p"), waiting.emit) for _ in range(2)]
+    give(script("abc", "p"))
+    running, waiting = Answer(is_open=False), Answer()
+    job = worker.generate(GenerateRequest("p"), running)
+    assert isinstance(running.next(), Started)  # it has left the queue
+    jobs = [worker.generate(GenerateRequest("p"), waiting) for _ in range(2)]
     with pytest.raises(Busy, match="2 requests are waiting"):
-        worker.generate(GenerateRequest("p"), waiting.emit)
+        worker.generate(GenerateRequest("p"), waiting)
     jobs[0].cancel()
-    worker.generate(GenerateRequest("p"), waiting.emit)
-    running.gate.set()
+    worker.generate(GenerateRequest("p"), waiting)
+    running.is_open = True
+    job.resume()
     assert isinstance(running.end(), Done)
     assert isinstance(waiting.end(), Done)
     assert isinstance(waiting.end(), Done)
@@ -133,17 +96,17 @@ def test_a_failure_of_mlx_is_one_error_record_and_the_next_request_is_served(
     worker: Worker, give: Give
 ) -> None:
     model = script("abcdef", "p")
-    give(model, "p")
+    give(model)
     model.fail_at = 3
     answer = Answer()
-    worker.generate(GenerateRequest("p"), answer.emit)
+    worker.generate(GenerateRequest("p"), answer)
     end = answer.end()
     assert isinstance(end, Failed)
     assert end.status == 500
     assert end.message.startswith("out of memory: [metal::malloc] Attempting to allocate 99 bytes which")
     model.fail_at = None
     again = Answer()
-    worker.generate(GenerateRequest("p"), again.emit)
+    worker.generate(GenerateRequest("p"), again)
     assert isinstance(again.end(), Done)
     assert text_of(again.events) == "abcdef"
     assert answer.is_silent()
@@ -154,16 +117,16 @@ def test_a_failed_request_leaves_no_array_behind(
 ) -> None:
     monkeypatch.setattr(logging.getLogger("runner.worker"), "propagate", False)  # pytest keeps what is logged
     model = script("abcdef", "p")
-    give(model, "p")
+    give(model)
     model.fail_at = 3
     answer = Answer()
-    worker.generate(GenerateRequest("p"), answer.emit)
+    worker.generate(GenerateRequest("p"), answer)
     answer.end()
     worker.unload().result(WAIT_S)  # comes after the end of the job
     before = worker.status.memory
     for _ in range(3):
-        give(model, "p")
-        worker.generate(GenerateRequest("p"), answer.emit)
+        give(model)
+        worker.generate(GenerateRequest("p"), answer)
         assert isinstance(answer.end(), Failed)
     worker.unload().result(WAIT_S)
     assert worker.status.memory == before
@@ -228,11 +191,11 @@ def test_an_error_of_our_own_comes_back_as_it_is_without_its_frames(
 def test_a_stopped_worker_refuses_what_waits_and_what_comes(deaths: list[str]) -> None:
     worker = Worker(2, deaths.append)
     waiting = Answer()
-    worker.generate(GenerateRequest("p"), waiting.emit)  # the thread was never started
+    worker.generate(GenerateRequest("p"), waiting)  # the thread was never started
     worker.stop()
     assert waiting.end() == Failed("the runner is shutting down", 503)
     with pytest.raises(ShuttingDown):
-        worker.generate(GenerateRequest("p"), waiting.emit)
+        worker.generate(GenerateRequest("p"), waiting)
     assert not deaths
 
 
@@ -246,6 +209,38 @@ def test_the_death_of_the_thread_is_reported() -> None:
 
     worker._call(die)
     assert died.get(timeout=WAIT_S) == "the MLX thread died: SystemExit: gone"
+
+
+def test_a_request_whose_reader_does_not_read_rests_and_a_cancel_ends_it(worker: Worker, give: Give) -> None:
+    give(script("abc", "p"))
+    resting = Answer(is_open=False)
+    job = worker.generate(GenerateRequest("p"), resting)
+    assert isinstance(resting.next(), Started)
+    job.cancel()
+    assert resting.end() == Failed("request cancelled", 499)
+    again = Answer()
+    worker.generate(GenerateRequest("p"), again)
+    assert isinstance(again.end(), Done)
+
+
+def test_a_load_waits_for_the_request_before_it_and_the_request_behind_waits_for_the_load(
+    worker: Worker, give: Give, tmp_path: Path
+) -> None:
+    give(script("abc", "p"))
+    before, behind = Answer(is_open=False), Answer()
+    job = worker.generate(GenerateRequest("p"), before)
+    loading = worker.load(str(tiny.write(tmp_path / "tiny")))
+    worker.generate(GenerateRequest("p", 2), behind)
+    assert isinstance(before.next(), Started)
+    assert not loading.done()
+    assert behind.is_silent()
+    before.is_open = True
+    job.resume()
+    assert isinstance(before.end(), Done)
+    loading.result(WAIT_S)
+    assert isinstance(behind.end(), Done)
+    assert text_of(before.events) == "abc"
+    assert worker.status.model == "tiny"
 
 
 def test_memory_trouble_is_told_in_words_that_a_host_knows() -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from runner.cache.base import LayerCache, Storage
 from runner.cache.kv import KVCache
-from runner.cache.prefix import restorable
 from runner.cache.recurrent import CHECKPOINTS, RecurrentCache
 from runner.cache.rotating import RotatingKVCache
+from runner.cache.slots import restorable
 from runner.cache.windowed import WindowedKVCache
 
 KINDS: dict[str, Callable[[int], LayerCache]] = {

@@ -30,7 +30,6 @@ from runner.generation.sampling import (
     repeat_penalised,
     splitmix64,
     tempered,
-    token_logprob,
     top_ids,
     typical,
 )
@@ -434,11 +433,10 @@ def test_a_suppressed_token_is_never_drawn(options: SamplingOptions) -> None:
 
 def test_a_suppressed_token_has_no_part_in_logprobs() -> None:
     sampler = make_sampler(SamplingOptions(), 3, [], CONTEXT, top_logprobs=3, suppressed=[1])
-    entry = token_logprob(sampler(mx.array([[math.log(1), 9.0, math.log(3)]])), str)
-    assert entry is not None
-    assert entry.token == "2"
+    entry = sampler(mx.array([[math.log(1), 9.0, math.log(3)]])).read()
+    assert entry.token == 2
     assert entry.logprob == pytest.approx(math.log(0.75))
-    assert [token for token, _ in entry.top] == ["2", "0", "1"]
+    assert [token for token, _ in entry.top] == [2, 0, 1]
     assert [value for _, value in entry.top] == pytest.approx([math.log(0.75), math.log(0.25), -9999.0])
 
 
@@ -449,26 +447,22 @@ def test_logprobs_are_those_of_the_raw_logits() -> None:
     options = SamplingOptions(logit_bias=((0, 50.0),), temperature=0.1, top_k=1, seed=1)
     p = [0.1, 0.2, 0.7]
     draw = make_sampler(options, 3, [], CONTEXT, top_logprobs=2)(mx.array([[math.log(x) + 3 for x in p]]))
-    entry = token_logprob(draw, "abc".__getitem__)
-    assert entry is not None
-    assert entry.token == "a"
+    entry = draw.read()
+    assert entry.token == 0
     assert entry.logprob == pytest.approx(math.log(0.1), abs=1e-5)
-    assert [token for token, _ in entry.top] == ["c", "b"]
+    assert [token for token, _ in entry.top] == [2, 1]
     assert [value for _, value in entry.top] == pytest.approx([math.log(0.7), math.log(0.2)], abs=1e-5)
     assert len(draw.arrays()) == 4
 
 
 def test_the_top_list_is_no_wider_than_the_vocabulary_and_has_a_floor() -> None:
     draw = make_sampler(SamplingOptions(), 3, [], CONTEXT, 20)(mx.array([[1.0, -math.inf, -1e6]]))
-    entry = token_logprob(draw, str)
-    assert entry is not None
-    assert entry.top == (("0", 0.0), ("2", -9999.0), ("1", -9999.0))
+    assert draw.read().top == ((0, 0.0), (2, -9999.0), (1, -9999.0))
 
 
 def test_no_alternatives_and_no_logprobs_are_two_things() -> None:
     logits = mx.array([[0.0, 0.0]])
-    entry = token_logprob(make_sampler(SamplingOptions(), 2, [], CONTEXT, 0)(logits), str)
-    assert entry is not None
+    entry = make_sampler(SamplingOptions(), 2, [], CONTEXT, 0)(logits).read()
     assert entry.logprob == pytest.approx(math.log(0.5))
     assert entry.top == ()
-    assert token_logprob(make_sampler(SamplingOptions(), 2, [], CONTEXT)(logits), str) is None
+    assert make_sampler(SamplingOptions(), 2, [], CONTEXT)(logits).read().logprob is None

@@ -11,7 +11,7 @@ from functools import cache
 import mlx.core as mx
 import pytest
 
-from runner.cache.prefix import restorable
+from runner.cache.slots import restorable
 from runner.config.fields import Config
 from runner.models import ARCHITECTURES as TABLE
 from runner.models import build

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,10 @@ from runner.quantization.names import (
     declarations,
 )
 from runner.store.resolve import open_model
-from runner.types import Done, Event, Failed, GenerateRequest
+from runner.types import Done, GenerateRequest
 from runner.worker import Worker
 from tests.parts import tiny
+from tests.parts.answer import Answer
 
 DIMENSIONS: dict[str, Any] = {
     "hidden_size": 128,
@@ -530,19 +530,11 @@ def test_a_worker_that_was_told_so_keeps_them_packed(
     worker.start()
     with caplog.at_level(logging.INFO):
         worker.load(str(folder)).result(20)
-    done = threading.Event()
-    answer: list[Event] = []
-
-    def emit(event: Event) -> None:
-        answer.append(event)
-        if isinstance(event, Done | Failed):
-            done.set()
-
-    worker.generate(GenerateRequest("hello", 3), emit)
-    assert done.wait(20)
+    answer = Answer()
+    worker.generate(GenerateRequest("hello", 3), answer)
+    assert isinstance(answer.end(), Done)
     worker.stop()
     assert worker.join(20)
-    assert isinstance(answer[-1], Done)
     assert (said(caplog).packed, said(caplog).dequantized, said(caplog).reason) == (13, 0, "asked for")
 
 

@@ -1,4 +1,4 @@
-"""The pipeline on a scripted model: every way in, every way out, and what the cache holds afterwards."""
+"""The engine on a scripted model: every way in, every way out, and what the slot holds afterwards."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 
-from runner.errors import EmptyPrompt, PromptTooLong, RunnerError
-from runner.generation.pipeline import generate
+from runner.errors import EmptyPrompt, PromptTooLong
+from runner.generation.alone import Collected, complete
+from runner.generation.engine import Engine
 from runner.loading.loaded_model import LoadedModel
 from runner.types import Chunk, Done, Event, Failed, GenerateRequest, SamplingOptions, Started
 from tests.parts import tiny
@@ -26,9 +27,12 @@ from tests.parts.fakes import (
 
 
 def run(model: LoadedModel, wanted: GenerateRequest, cancel_after: int | None = None) -> list[Event]:
-    events: list[Event] = []
-    generate(model, wanted, events.append, Alarm(cancel_after))
-    return events
+    return complete(model, wanted, Alarm(cancel_after))
+
+
+def exhaust(engine: Engine) -> None:
+    while engine.advance():
+        pass
 
 
 def done(events: list[Event]) -> Done:
@@ -37,11 +41,12 @@ def done(events: list[Event]) -> Done:
     return end
 
 
-def entry_is_consistent(model: LoadedModel) -> None:
-    """The entry's tokens are exactly those whose keys the caches hold."""
-    caches = model.prefix._caches or []
-    for cache in caches:
-        assert held(cache) == model.prefix.tokens
+def slot_is_true(model: LoadedModel) -> None:
+    """The slot's tokens are those whose keys its storages hold, which may be one ahead."""
+    tokens = model.slots.tokens(0)
+    for cache in model.slots.caches(0) if tokens else ():
+        assert held(cache)[: len(tokens)] == tokens
+        assert len(held(cache)) - len(tokens) in (0, 1)
 
 
 def test_a_short_answer_ends_at_eos_which_is_neither_sent_nor_counted() -> None:
@@ -69,22 +74,22 @@ def test_the_limit_ends_an_answer_with_length_and_nothing_is_forwarded_beyond_it
     assert done(events).reason == "length"
     assert isinstance(model.model, ScriptedModel)
     assert sum(model.model.forwarded) == len("how?") + 1  # the last token's forward was never begun
-    entry_is_consistent(model)
+    slot_is_true(model)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_each_generated_token_but_the_last_is_in_the_cache_after_a_limit(limit: int) -> None:
     model = saying("abcdef", "p")
     run(model, request("p", max_tokens=limit))
-    assert model.tokenizer.decode(model.prefix.tokens) == "p" + "abcdef"[: limit - 1]
-    entry_is_consistent(model)
+    assert model.tokenizer.decode(model.slots.tokens(0)) == "p" + "abcdef"[: limit - 1]
+    slot_is_true(model)
 
 
 def test_after_eos_the_cache_holds_the_eos_that_was_forwarded_ahead() -> None:
     model = saying("ab", "p")
     run(model, request("p"))
-    assert model.prefix.tokens[-1] == tiny.EOS_ID
-    entry_is_consistent(model)
+    assert model.slots.tokens(0)[-1] == tiny.EOS_ID
+    slot_is_true(model)
 
 
 def test_a_prompt_is_prefilled_in_chunks_that_leave_one_token() -> None:
@@ -100,7 +105,7 @@ def test_a_repeated_prompt_evaluates_its_last_token_again_and_no_other() -> None
     second = done(run(model, request("hello"))).usage
     assert (first.cached_tokens, second.cached_tokens) == (0, 4)
     assert second.prompt_tokens == 5
-    entry_is_consistent(model)
+    slot_is_true(model)
 
 
 def test_a_longer_prompt_keeps_the_common_part_and_an_edited_one_less() -> None:
@@ -109,15 +114,15 @@ def test_a_longer_prompt_keeps_the_common_part_and_an_edited_one_less() -> None:
     assert done(run(model, request("hello there"))).usage.cached_tokens == 5
     assert done(run(model, request("help"))).usage.cached_tokens == 3
     assert done(run(model, request("zzz"))).usage.cached_tokens == 0
-    entry_is_consistent(model)
+    slot_is_true(model)
 
 
 def test_cancel_in_prefill_keeps_the_finished_chunks() -> None:
     model = saying("x", "p" * 30)
     events = run(model, request("p" * 30), cancel_after=2)
     assert isinstance(events[-1], Failed)
-    assert len(model.prefix.tokens) == 16
-    entry_is_consistent(model)
+    assert len(model.slots.tokens(0)) == 16
+    slot_is_true(model)
     assert done(run(model, request("p" * 30))).usage.cached_tokens == 16
 
 
@@ -126,19 +131,23 @@ def test_cancel_in_decode_keeps_what_was_read_and_forgets_what_was_not() -> None
     events = run(model, request("p"), cancel_after=4)
     assert isinstance(events[-1], Failed)
     assert text_of(events) == "abc"
-    assert model.tokenizer.decode(model.prefix.tokens) == "pabcd"
-    entry_is_consistent(model)
+    assert model.tokenizer.decode(model.slots.tokens(0)) == "pabc"
+    slot_is_true(model)
 
 
-def test_a_failing_forward_drops_the_entry_and_emits_no_end_of_its_own() -> None:
+def test_a_failing_forward_ends_the_request_and_empties_its_slot() -> None:
     model = saying("abcdefgh", "p")
     assert isinstance(model.model, ScriptedModel)
     model.model.fail_at = 3
-    events: list[Event] = []
+    engine, outlet = Engine(model, lambda: None), Collected()
+    engine.admit(request("p"), outlet, Alarm())
     with pytest.raises(RuntimeError, match="Attempting to allocate"):
-        generate(model, request("p"), events.append, Alarm())
-    assert not any(isinstance(event, Done | Failed) for event in events)
-    assert model.prefix.tokens == []
+        exhaust(engine)
+    assert not any(isinstance(event, Done | Failed) for event in outlet.events)
+    engine.fail("out of memory")
+    assert outlet.events[-1] == Failed("out of memory")
+    assert not engine.is_live
+    assert model.slots.tokens(0) == []
     model.model.fail_at = None
     assert text_of(run(model, request("p"))) == "abcdefgh"
 
@@ -212,8 +221,9 @@ def test_logits_that_are_not_finite_are_an_error_not_a_stream_of_nonsense() -> N
         def logits(self, hidden):  # type: ignore[no-untyped-def]
             return super().logits(hidden) * float("nan")
 
-    with pytest.raises(RunnerError, match="not finite"):
-        run(loaded(Broken([1], 0)), request("p"))
+    *_, end = run(loaded(Broken([1], 0)), request("p"))
+    assert isinstance(end, Failed)
+    assert "not finite" in end.message
 
 
 def test_durations_are_positive_and_prompt_time_includes_the_first_forward() -> None:
@@ -231,9 +241,9 @@ def test_sampling_with_a_seed_repeats_itself() -> None:
 
 def cached(model: LoadedModel, prompt: str, **fields: int) -> int:
     """How many tokens of the prompt were there already; the caches are consistent before and after."""
-    entry_is_consistent(model)
+    slot_is_true(model)
     usage = done(run(model, request(prompt, **fields))).usage
-    entry_is_consistent(model)
+    slot_is_true(model)
     return usage.cached_tokens
 
 
@@ -281,7 +291,7 @@ def test_an_unwanted_last_token_costs_a_recurrent_model_nothing() -> None:
     """EOS was forwarded, but the next prompt goes on without it."""
     model = saying("ab", "prompt", kind=RecurrentModel)
     cached(model, "prompt")
-    assert model.prefix.tokens[-1] == tiny.EOS_ID
+    assert model.slots.tokens(0)[-1] == tiny.EOS_ID
     assert cached(model, "promptab and more") == len("promptab")
 
 
@@ -298,30 +308,37 @@ def test_a_short_prompt_of_a_recurrent_model_is_all_tail() -> None:
     assert cached(model, "heyok, you") == len("heyok")
 
 
-def test_an_entry_that_ran_ahead_goes_back_to_the_furthest_point_that_all_layers_can_restore() -> None:
-    """The pipeline reads every token that it forwards; a session need not."""
+def test_a_slot_that_ran_ahead_goes_back_to_the_furthest_point_that_all_layers_can_restore() -> None:
+    """The engine reads every token that it forwards but the last; others need not."""
     model = saying("x", "p", kind=RecurrentModel)
-    prefix = model.prefix
-    with prefix.session([1, 2, 3], 9) as session:
-        model.model(mx.array([[1, 2, 3]]), session.caches)
-        session.checkpoint()
-        for token in (4, 5, 6):
-            model.model(mx.array([[token]]), session.caches)
-        session.append(4)
-    assert prefix.tokens == [1, 2, 3]
-    entry_is_consistent(model)
-    with prefix.session([1, 2, 3], 9) as session:
-        assert session.matched == 0, "2 is no position that the recurrent layer holds"
-        model.model(mx.array([[1, 2]]), session.caches)
-        model.model(mx.array([[3]]), session.caches)
-        session.prompt = [1, 2]
-    assert prefix.tokens == [1, 2]
-    entry_is_consistent(model)
+    slots = model.slots
+    slots.take(0)
+    caches = slots.begin(0, matched=0, total=9)
+    model.model(mx.array([[1, 2, 3]]), caches)
+    for cache in caches:
+        cache.checkpoint()
+    for token in (4, 5, 6):
+        model.model(mx.array([[token]]), caches)
+    slots.give(0, [1, 2, 3, 4])
+    assert slots.tokens(0) == [1, 2, 3, 4]
+    assert slots.match([1, 2, 3, 4, 5]).matched == 3, "the recurrent layer holds 3, the last two and 6"
+    assert slots.match([1, 2, 3]).matched == 0, "2 is no position that it holds"
+
+
+def test_a_slot_that_was_taken_and_not_begun_holds_what_it_held() -> None:
+    """A request may be cancelled before its first step."""
+    model = saying("x", "prompt")
+    run(model, request("prompt"))
+    before = model.slots.tokens(0)
+    assert before
+    assert isinstance(run(model, request("another"), cancel_after=0)[-1], Failed)
+    assert model.slots.tokens(0) == before
+    slot_is_true(model)
 
 
 def test_the_log_says_how_much_more_a_cache_would_have_had(caplog: pytest.LogCaptureFixture) -> None:
     model = saying("x", "a prompt", kind=RecurrentModel)
-    with caplog.at_level("INFO", "runner.cache.prefix"):
+    with caplog.at_level("INFO", "runner.cache.slots"):
         for prompt in ("a prompt", "a prompt", "a private one", "a private one and"):
             run(model, request(prompt))
     told = [

@@ -1,0 +1,180 @@
+"""The slots: memory for N sequences, each with the tokens that it holds. With one slot this is the single-entry
+prefix cache: what the last request left behind, moved to the next one.
+
+    match    which free slot has most of a prompt already; asks the storages, changes nothing
+    take     the slot is one request's; what it holds is as before
+    begin    the storages go back to what the request shares with them, or fresh ones take their place
+    give     the request is over; the slot holds what its storages hold
+    drop     something went wrong; the slot is empty
+
+    FREE --take--> TAKEN --begin--> BEGUN --give or drop--> FREE        TAKEN --give or drop--> FREE
+
+Positions of a request that has a slot:
+
+    [0, matched)               kept from the request before
+    [matched, len(prompt))     to prefill; never empty, since the last prompt token is always evaluated again
+    [len(prompt), offset)      generated and forwarded
+
+Invariants:
+
+1. A slot that was begun holds no tokens; it gets them back when it is given. So whatever goes wrong in between, the
+   worst outcome is a miss.
+2. The storages' common offset is the truth about what they hold. Decoding runs one step ahead, so storages may hold
+   one position more than there are tokens that were read; the next request goes back behind it.
+3. After an exception the slot is dropped: after an MLX failure offsets say what was planned, not computed, and
+   arrays may hold another request's memory.
+4. Layers that are not level empty the slot. Layers that cannot go back to where they should go back together to
+   the furthest position before it that all of them can restore; at 0 that is a miss.
+5. Tokens are compared, never hashes.
+
+Where a storage goes back to checkpoints only, a request sets one where it begins, and its prompt is fed so that
+another one comes to stand `tail` before its end: in the next turn a template may write the end of this prompt anew
+(a `<think>` that was opened to be filled, an empty thought), which is 2 to 4 tokens.
+
+Knows nothing about text, sampling or models beyond `make_caches`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from runner.cache.base import Storage
+from runner.machine.levels import TRACE
+
+log = logging.getLogger(__name__)
+
+TAIL = 4  # tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A slot's number and how many leading tokens of a prompt it can keep."""
+
+    slot: int
+    matched: int
+
+
+class _State(Enum):
+    FREE = auto()
+    TAKEN = auto()
+    BEGUN = auto()
+
+
+@dataclass(slots=True)
+class _Slot:
+    state: _State = _State.FREE
+    tokens: list[int] = field(default_factory=list)
+    caches: Sequence[Storage] | None = None
+    used: int = 0  # when it was taken last, counted in requests
+
+
+class Slots:
+    """N sequences of one model."""
+
+    def __init__(self, make_caches: Callable[[], Sequence[Storage]], count: int = 1) -> None:
+        self._make_caches = make_caches
+        self._slots = [_Slot() for _ in range(count)]
+        self._requests = 0
+        # How many of a prompt's last tokens are to be fed together, behind a checkpoint.
+        self.tail = TAIL if any(cache.checkpointed for cache in make_caches()) else 1
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a request can have a slot now."""
+        return any(slot.state is _State.FREE for slot in self._slots)
+
+    def tokens(self, number: int) -> list[int]:
+        """The tokens whose keys and values a slot holds."""
+        return list(self._slots[number].tokens)
+
+    def caches(self, number: int) -> Sequence[Storage]:
+        """The storages of a slot that was begun."""
+        caches = self._slots[number].caches
+        assert caches is not None
+        return caches
+
+    def match(self, prompt: Sequence[int]) -> Match:
+        """The free slot that can keep most of a non-empty prompt; of equals the one that was used longest ago."""
+        matches = {number: self._matched(slot, prompt) for number, slot in self._free()}
+        best = max(matches, key=lambda number: (matches[number], -self._slots[number].used))
+        _log_match(matches[best], self._shared(self._slots[best], prompt), len(prompt))
+        return Match(best, matches[best])
+
+    def take(self, number: int) -> None:
+        """The slot belongs to one request until `give` or `drop`."""
+        slot = self._slots[number]
+        self._requests += 1
+        slot.state, slot.used = _State.TAKEN, self._requests
+
+    def begin(self, number: int, matched: int, total: int) -> Sequence[Storage]:
+        """Storages that hold the first `matched` tokens; `total` is how many positions may be needed in all."""
+        slot = self._slots[number]
+        slot.state, slot.tokens, caches = _State.BEGUN, [], slot.caches
+        if not matched or caches is None or not all(cache.rewind(matched) for cache in caches):
+            assert matched == 0, "the storages cannot do what `restorable` said"
+            caches = slot.caches = self._make_caches()
+        for cache in caches:
+            cache.reserve(total)
+        return caches
+
+    def give(self, number: int, known: Sequence[int]) -> None:
+        """The request is over; `known` are its prompt and the tokens that were read."""
+        slot = self._slots[number]
+        begun, slot.state = slot.state is _State.BEGUN, _State.FREE
+        if not begun:
+            return
+        offsets = {cache.offset for cache in slot.caches or ()}
+        if len(offsets) != 1:
+            log.warning("Slot emptied", extra={"slot": number, "offsets": sorted(offsets)})
+            self.drop(number)
+            return
+        slot.tokens = list(known[: offsets.pop()])
+        log.log(TRACE, "kv cache", extra={"slot": number, "tokens": len(slot.tokens), "size": self.nbytes})
+
+    def drop(self, number: int) -> None:
+        """Forget everything; the slot is free."""
+        slot = self._slots[number]
+        slot.state, slot.tokens, slot.caches = _State.FREE, [], None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all storages, reserved room included."""
+        return sum(cache.nbytes for slot in self._slots for cache in slot.caches or ())
+
+    def _free(self) -> list[tuple[int, _Slot]]:
+        return [(number, slot) for number, slot in enumerate(self._slots) if slot.state is _State.FREE]
+
+    def _matched(self, slot: _Slot, prompt: Sequence[int]) -> int:
+        return restorable(slot.caches, self._shared(slot, prompt)) if slot.caches else 0
+
+    def _shared(self, slot: _Slot, prompt: Sequence[int]) -> int:
+        return min(common_prefix(slot.tokens, prompt), len(prompt) - 1)
+
+
+def _log_match(matched: int, shared: int, total: int) -> None:
+    refused = {"shared": shared} if matched < shared else {}
+    if matched:
+        left = total - matched
+        log.info("Cache hit", extra={"total": total, "cached": matched, "left": left, **refused})
+    else:
+        log.info("Cache miss", extra={"left": total, **refused})
+
+
+def restorable(caches: Sequence[Storage], to: int) -> int:
+    """The largest position in [0, to] that all caches can be rewound to."""
+    while True:
+        lowest = min(cache.restorable(to) for cache in caches)
+        if lowest == to:
+            return to
+        to = lowest  # where one cache can go another may not
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading tokens are the same."""
+    for position, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return position
+    return min(len(a), len(b))

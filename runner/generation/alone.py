@@ -1,0 +1,41 @@
+"""One request from its beginning to its end, on the thread that calls: for scripts and tests.
+
+Knows nothing about the worker.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from runner.generation.engine import Engine
+from runner.loading.loaded_model import LoadedModel
+from runner.machine import device
+from runner.types import Cancelled, Event, GenerateRequest
+
+
+class Collected:
+    """An Outlet that always has room."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def has_room(self) -> bool:
+        return True
+
+
+def complete(
+    loaded: LoadedModel, request: GenerateRequest, cancelled: Cancelled | None = None
+) -> list[Event]:
+    """All events of a request. Raises RunnerError for a bad one, or what MLX raises; then the slot is empty."""
+    engine, outlet = Engine(loaded, device.release_buffers), Collected()
+    engine.admit(request, outlet, cancelled or threading.Event())
+    while engine.is_live:
+        try:
+            engine.advance()
+        except Exception as error:
+            engine.fail(str(error))
+            raise
+    return outlet.events

@@ -1,0 +1,157 @@
+"""The live generations of one model, and the step that moves all of them.
+
+    admit     tokenize, resolve the options, take a slot; Started
+    advance   plan -> forward -> draw, one step ahead; then the tokens of the step before are read and emitted
+
+A token is read only after the forward that follows it was dispatched, so the device never waits for Python. A
+fault of one row ends that row; an exception out of `advance` is everybody's who took part, and `fail` says so.
+
+Knows nothing about threads, queues or HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runner.errors import EmptyPrompt, RunnerError
+from runner.generation.generation import End, Generation, token_limit
+from runner.generation.meter import Meter
+from runner.generation.sampling import make_sampler
+from runner.generation.scheduler import Scheduler
+from runner.generation.step import Logits, Pending, Stepper
+from runner.loading.loaded_model import LoadedModel
+from runner.text.output import Output
+from runner.types import Cancelled, Failed, GenerateRequest, Outlet, Started
+
+RELEASE_EVERY = 256  # generated tokens between two returns of unused buffers
+
+
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """A draw that was begun and not read yet."""
+
+    generation: Generation
+    pending: Pending
+
+
+class Engine:
+    """Belongs to the MLX thread."""
+
+    def __init__(self, loaded: LoadedModel, housekeep: Callable[[], None]) -> None:
+        """housekeep: called between prefill chunks, now and then while decoding, and after each end; it returns
+        unused buffers.
+        """
+        self._loaded = loaded
+        self._housekeep = housekeep
+        self._scheduler = Scheduler(loaded.prefill_chunk)
+        self._stepper = Stepper(loaded.model, loaded.slots)
+        self._unread: list[_Unread] = []
+        self._stepping: set[int] = set()  # slots of the rows that an exception now would hit
+
+    @property
+    def is_live(self) -> bool:
+        """Whether any request is under way."""
+        return bool(self._scheduler.rows)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request can be admitted."""
+        return self._loaded.slots.is_free
+
+    def admit(self, request: GenerateRequest, outlet: Outlet, cancelled: Cancelled) -> None:
+        """Begin a request. Raises RunnerError, before anything was emitted, for a bad one."""
+        loaded, meter = self._loaded, Meter()
+        if not request.prompt:
+            raise EmptyPrompt
+        prompt = loaded.tokenizer.encode(request.prompt)
+        limit = token_limit(len(prompt), request.max_tokens, loaded.context_length)
+        sampler = make_sampler(
+            request.sampling,
+            loaded.model.vocab_size,
+            prompt,
+            loaded.context_length,
+            request.top_logprobs if request.logprobs else None,
+            loaded.tokenizer.suppressed_ids,
+        )
+        outlet.emit(Started(len(prompt)))
+        match = loaded.slots.match(prompt)
+        loaded.slots.take(match.slot)
+        self._scheduler.rows.append(
+            Generation(
+                prompt=prompt,
+                limit=limit,
+                eos_ids=loaded.tokenizer.eos_ids,
+                sampler=sampler,
+                output=Output(loaded.tokenizer, request.stop),
+                outlet=outlet,
+                cancelled=cancelled,
+                meter=meter,
+                slot=match.slot,
+                matched=match.matched,
+                tail=loaded.slots.tail,
+            )
+        )
+
+    def advance(self) -> bool:
+        """One step of every row that can go; False if none could."""
+        self._cancel([row for row in self._scheduler.rows if row.cancelled.is_set()])
+        plan, unread = self._scheduler.plan(), self._unread
+        self._stepping = {row.slot for row in plan.rows} | {one.generation.slot for one in unread}
+        logits = self._stepper.forward(plan)
+        self._unread = [
+            self._draw(row, logits[row.slot]) for row in self._scheduler.rows if row.slot in logits
+        ]
+        self._stepper.begin(one.pending for one in self._unread)
+        if not all(row.logits for row in plan.rows):
+            self._housekeep()
+        for one in unread:
+            self._read(one.generation, one.pending)
+        return bool(plan.rows or unread)
+
+    def fail(self, message: str) -> None:
+        """An exception came out of `advance`: every row that took part ends, and its slot is empty."""
+        for row in [row for row in self._scheduler.rows if row.slot in self._stepping]:
+            self._fail(row, Failed(message))
+
+    def cancel(self) -> None:
+        """End every request."""
+        self._cancel(list(self._scheduler.rows))
+
+    def _cancel(self, rows: list[Generation]) -> None:
+        self._stepping = {row.slot for row in rows}
+        for row in rows:
+            self._end(row, "cancelled")
+
+    def _draw(self, row: Generation, logits: Logits) -> _Unread:
+        pending = self._stepper.draw(row.slot, logits, row.sampler, check=row.drawn == 1)
+        return _Unread(row, pending)
+
+    def _read(self, row: Generation, pending: Pending) -> None:
+        try:
+            end = row.feed(pending.read())
+        except RunnerError as error:
+            self._fail(row, Failed(str(error), error.status))
+            return
+        if end is not None:
+            self._end(row, end)
+        elif (
+            row.meter.generated % RELEASE_EVERY == 1
+        ):  # also after the first token, to drop prefill's buffers
+            self._housekeep()
+
+    def _end(self, row: Generation, end: End) -> None:
+        self._loaded.slots.give(row.slot, row.known)
+        row.finish(end)
+        self._leave(row)
+
+    def _fail(self, row: Generation, failed: Failed) -> None:
+        self._loaded.slots.drop(row.slot)
+        row.outlet.emit(failed)
+        self._leave(row)
+
+    def _leave(self, row: Generation) -> None:
+        self._scheduler.rows.remove(row)
+        self._stepper.forget(row.slot)
+        self._unread = [one for one in self._unread if one.generation is not row]
+        self._housekeep()

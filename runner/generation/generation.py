@@ -1,0 +1,127 @@
+"""The state of one request between two steps: what it asked for, how far it is, and its way out.
+
+    prompt   [0, matched) was kept | [matched, fed) was fed | [fed, len(prompt)) is to be fed
+    answer   `generated` were read | up to one more is drawn and not read yet
+
+It is fed numbers and emits events; it makes no array but through its sampler.
+
+Knows nothing about other requests, slots' storages or models.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from typing import Literal
+
+from runner.errors import EmptyPrompt, PromptTooLong
+from runner.generation.meter import Meter, rate
+from runner.generation.sampling import Drawn, Sampler
+from runner.machine.levels import TRACE
+from runner.text.output import Output
+from runner.types import Cancelled, Chunk, Done, Failed, Outlet
+
+log = logging.getLogger(__name__)
+
+End = Literal["stop", "length", "cancelled"]
+
+
+class Generation:
+    """One request that has a slot."""
+
+    def __init__(
+        self,
+        *,
+        prompt: list[int],
+        limit: int,
+        eos_ids: Collection[int],
+        sampler: Sampler,
+        output: Output,
+        outlet: Outlet,
+        cancelled: Cancelled,
+        meter: Meter,
+        slot: int,
+        matched: int,
+        tail: int,
+    ) -> None:
+        """limit: tokens that may be generated, at least one. tail: prompt tokens to feed with the first draw."""
+        self.prompt = prompt
+        self.limit = limit
+        self.sampler = sampler
+        self.outlet = outlet
+        self.cancelled = cancelled
+        self.meter = meter
+        self.slot = slot
+        self.matched = matched
+        self.tail = min(tail, len(prompt) - matched)
+        self.fed = matched  # prompt tokens that plans have fed, those that were kept included
+        self.drawn = 0  # draws that were begun, read or not
+        self.generated: list[int] = []
+        self._eos_ids = eos_ids
+        self._output = output
+        meter.prompt, meter.cached = len(prompt), matched
+
+    @property
+    def known(self) -> list[int]:
+        """The prompt and every token that was read: what the slot's storages hold, or one less than that."""
+        return self.prompt + self.generated
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether prompt tokens are left to feed."""
+        return self.fed < len(self.prompt)
+
+    @property
+    def wants_draw(self) -> bool:
+        """Whether another token may be drawn."""
+        return self.drawn < self.limit
+
+    def feed(self, drawn: Drawn) -> End | None:
+        """Take a token that was read from the device; the end that it means, None to go on."""
+        self.meter.token_read()
+        self.generated.append(drawn.token)
+        if log.isEnabledFor(TRACE):
+            log.log(TRACE, "Token", extra={"slot": self.slot, "id": drawn.token})
+        if drawn.token in self._eos_ids:
+            return "stop"
+        self.meter.generated += 1
+        text, logprobs = self._output.feed(drawn.token, drawn.logprob, drawn.top)
+        if text:
+            self.outlet.emit(Chunk(text, drawn.token, self.meter.usage(), logprobs))
+        if self._output.stopped:
+            return "stop"
+        return "length" if len(self.generated) == self.limit else None
+
+    def finish(self, end: End) -> None:
+        """Send what was held back, then the one end. The slot is given by now: a client may leave on Done."""
+        usage = self.meter.usage()
+        if end == "cancelled":
+            self.outlet.emit(Failed("request cancelled", 499))
+        else:
+            text, logprobs = self._output.flush()
+            if self._output.stopped:  # a longer stop string had to be ruled out first
+                end = "stop"
+            if text or logprobs:
+                self.outlet.emit(Chunk(text, self.generated[-1], usage, logprobs))
+            self.outlet.emit(Done(end, usage))
+        log.info(
+            "Completion finished",
+            extra={
+                "end": end,
+                "prompt": usage.prompt_tokens,
+                "cached": usage.cached_tokens,
+                "prompt_rate": rate(usage.prompt_tokens - usage.cached_tokens, usage.prompt_ns),
+                "generated": usage.generated_tokens,
+                "generate_rate": rate(usage.generated_tokens, usage.generate_ns),
+            },
+        )
+
+
+def token_limit(prompt_tokens: int, max_tokens: int | None, context_length: int) -> int:
+    """How many tokens may be generated, at least one. Raises EmptyPrompt or PromptTooLong."""
+    if prompt_tokens == 0:
+        raise EmptyPrompt
+    if prompt_tokens >= context_length:
+        raise PromptTooLong(prompt_tokens, context_length)
+    room = context_length - prompt_tokens
+    return room if max_tokens is None else min(max_tokens, room)

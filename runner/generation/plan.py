@@ -1,0 +1,42 @@
+"""What one step does, as plain data: which slots are fed which tokens, and whose logits are wanted.
+
+A plan says all that changes memory, so whoever has the same weights and carries out the same plans holds the same
+keys and values.
+
+Knows nothing about arrays: standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A request takes up a slot: it keeps the first `matched` positions and may need `total` in all."""
+
+    matched: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowPlan:
+    """What is fed to one slot in this step.
+
+    ids: token ids, never empty; None for the token drawn for this slot last, which may still be on the device.
+    logits: whether those behind the last position are wanted. begin: on the first row of a request. checkpoint:
+    whether the position before these ids is one to come back to.
+    """
+
+    slot: int
+    ids: tuple[int, ...] | None
+    logits: bool
+    begin: Begin | None = None
+    checkpoint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """The rows of one step, each of another slot."""
+
+    rows: tuple[RowPlan, ...]

@@ -1,0 +1,90 @@
+"""A plan becomes logits: the only place that calls a model.
+
+The forward and the draw are two things. A row without a constraint is drawn at once, one step ahead of the token
+that is read; what was drawn stays here, on the device, until a later plan feeds it.
+
+Knows nothing about requests, options or text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from runner.cache.slots import Slots
+from runner.errors import RunnerError
+from runner.generation.plan import RowPlan, StepPlan
+from runner.generation.sampling import Draw, Drawn, Sampler
+from runner.models.base import Model
+
+Logits = mx.array
+"""[1,V], raw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A draw on its way. finite: whether all logits were, where somebody wants to know."""
+
+    draw: Draw
+    finite: mx.array | None = None
+
+    def read(self) -> Drawn:
+        """Wait for the device. Raises RunnerError if the logits were not finite: broken weights would talk nonsense
+        for ever.
+        """
+        if self.finite is not None and not self.finite.item():
+            raise RunnerError("the model's logits are not finite: its weights are broken")
+        return self.draw.read()
+
+    def arrays(self) -> list[mx.array]:
+        """What to evaluate."""
+        return [*self.draw.arrays(), *([] if self.finite is None else [self.finite])]
+
+
+class Stepper:
+    """Carries out plans over the slots of one model."""
+
+    def __init__(self, model: Model, slots: Slots) -> None:
+        self._model = model
+        self._slots = slots
+        self._drawn: dict[int, mx.array] = {}  # by slot: the token that the next plan may feed, [1]
+
+    def forward(self, plan: StepPlan) -> dict[int, Logits]:
+        """Logits [1,V], unevaluated, of each slot whose row wants them.
+
+        A row that wants none is evaluated before this returns, so that a request which is cancelled after it leaves
+        whole chunks behind.
+        """
+        return {row.slot: logits for row in plan.rows if (logits := self._row(row)) is not None}
+
+    def draw(self, slot: int, logits: Logits, sampler: Sampler, *, check: bool) -> Pending:
+        """Choose from logits [1,V]; a plan may then feed the token to the slot. check: whether they are finite."""
+        draw = sampler(logits)
+        self._drawn[slot] = draw.token
+        return Pending(draw, mx.isfinite(logits).all() if check else None)
+
+    def begin(self, pending: Iterable[Pending]) -> None:
+        """Start computing; whoever reads one of them waits."""
+        mx.async_eval([one.arrays() for one in pending])  # type: ignore[no-untyped-call]  # the stub has no types
+
+    def forget(self, slot: int) -> None:
+        """The slot's request is over."""
+        self._drawn.pop(slot, None)
+
+    def _row(self, row: RowPlan) -> Logits | None:
+        begin = row.begin
+        if begin is None:
+            caches = self._slots.caches(row.slot)
+        else:
+            caches = self._slots.begin(row.slot, begin.matched, begin.total)
+        if row.checkpoint:
+            for cache in caches:
+                cache.checkpoint()
+        tokens = self._drawn[row.slot][None] if row.ids is None else mx.array([row.ids])  # [1,L]
+        hidden = self._model(tokens, caches)
+        if row.logits:
+            return self._model.logits(hidden[:, -1:, :])[:, 0, :]
+        mx.eval([array for cache in caches for array in cache.arrays()])
+        return None

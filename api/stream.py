@@ -157,6 +157,9 @@ class OpenStreams:
     def discard(self, stream: EventStream) -> None:
         self._open.discard(stream)
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def farewell(self, error: RunnerError) -> None:
         for stream in list(self._open):
             stream.fail(Failed(str(error), error.status))

@@ -301,6 +301,22 @@ def drained(reader: socket.socket) -> bytes:
     return received
 
 
+def test_a_client_that_does_not_read_and_then_leaves_is_forgotten(slow_model: Path) -> None:
+    """What it did not read waits in its stream; its leaving must be seen behind all of that."""
+    body = endless() | {"logprobs": True, "top_logprobs": 20}
+    with serving(slow_model, send_buffer=4096) as served:
+        for _ in range(4):
+            with sleeping_reader(served, body):
+                wait_until(lambda: unread(served) >= 20, 60, "events that nobody reads")
+            wait_until(lambda: len(served.streams) == 0, 10, "the answer's end")
+        assert served.answer(ask("next", 1)).text
+
+
+def unread(served: Serving) -> int:
+    """Events that wait in the only open stream."""
+    return sum(len(stream._events) for stream in served.streams._open)
+
+
 def test_a_client_that_reads_without_hurry_gets_everything(tiny_model: Path) -> None:
     body = ask("x", 500, logit_bias=PLAIN_TEXT) | {"logprobs": True, "top_logprobs": 20}
     with serving(tiny_model, stall_s=2.0, send_buffer=4096) as served:

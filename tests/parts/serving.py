@@ -14,6 +14,7 @@ import httpx
 
 from api.process.address import bind
 from api.server import Server, create_app
+from api.stream import OpenStreams
 from runner.worker import Worker
 from tests.parts.streams import DEADLINE_S, Answer, Request
 
@@ -23,8 +24,9 @@ deaths: list[str] = []
 class Serving:
     """A served worker and the shortest ways to talk to it."""
 
-    def __init__(self, worker: Worker, port: int) -> None:
+    def __init__(self, worker: Worker, streams: OpenStreams, port: int) -> None:
         self.worker = worker
+        self.streams = streams
         self.port = port
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S)
 
@@ -57,13 +59,14 @@ def serving(
     bound = bind("127.0.0.1", 0)
     if send_buffer is not None:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-    server = Server(create_app(worker, **app_options))
+    app = create_app(worker, **app_options)
+    server = Server(app)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])), name="server")
     thread.start()
     try:
         if model is not None:
             worker.load(str(model)).result(DEADLINE_S)
-        served = Serving(worker, bound.getsockname()[1])
+        served = Serving(worker, app.state.streams, bound.getsockname()[1])
         with served.http:
             yield served
         assert not deaths

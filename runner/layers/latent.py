@@ -19,7 +19,6 @@ from runner.cache.base import LayerCache, Mask
 from runner.config.fields import MAX_WIDTH, DecoderConfig, Fields
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.layers import nn
-from runner.layers.layers import HeadLinear
 from runner.layers.moe import add_tensor
 from runner.layers.rope import Rope, RopeConfig, read_scaling
 from runner.quantization.collect import collect, common_dtype
@@ -77,6 +76,22 @@ def read_scale(fields: Fields, width: int) -> float:
         return 1 / math.sqrt(width)
     sharper = 0.1 * growth * math.log(max(scaling.number("factor"), 1.0)) + 1
     return sharper**2 / math.sqrt(width)
+
+
+class HeadLinear(nn.Module):
+    """H linear maps without bias, one for each head."""
+
+    def __init__(self, inputs: int, outputs: int, heads: int) -> None:
+        super().__init__()
+        self.weight = mx.zeros((heads, outputs, inputs))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """[B,H,L,inputs], or [B,1,L,inputs] for all heads -> [B,H,L,outputs]."""
+        return x @ self.weight.swapaxes(-1, -2)
+
+    def transposed(self, x: mx.array) -> mx.array:
+        """[B,H,L,outputs], or [B,1,L,outputs] for all heads, times the same matrices -> [B,H,L,inputs]."""
+        return x @ self.weight
 
 
 class Attention(nn.Module):

@@ -18,7 +18,7 @@ import mlx.core as mx
 
 from runner.errors import BadModelFiles
 from runner.layers import nn
-from runner.layers.layers import swiglu
+from runner.layers.mlp import swiglu
 
 SORTED_FROM = 64  # pairs; below it sorting costs more than reading an expert's weights once saves
 

@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlx.utils import tree_unflatten
 
 from runner.layers import nn
-from runner.layers.layers import HeadLinear
+from runner.layers.latent import HeadLinear
 from runner.layers.moe import ExpertLinear
 from runner.quantization.collect import Packed
 from runner.quantization.names import Quantization
@@ -100,7 +100,7 @@ class PackedEmbedding(PackedMatrix):
 
 
 class PackedExperts(PackedMatrix):
-    """ExpertLinear's twin; its weights have one more dimension in front. Letters in `models/moe.py`."""
+    """ExpertLinear's twin; its weights have one more dimension in front. Letters in `layers/moe.py`."""
 
     def __call__(self, x: mx.array, experts: mx.array, *, in_order: bool) -> mx.array:
         """Rows [P,1,inputs] and the expert of each [P] -> [P,1,outputs]."""

@@ -28,10 +28,14 @@ from runner.config.fields import (
     read_windows,
     shown,
 )
-from runner.errors import BadModelFiles, UnsupportedModel
-from runner.layers import layers, nn
-from runner.layers.layers import CausalLM, GatedMLP, Layer, Windows
+from runner.errors import UnsupportedModel
+from runner.layers.attention import Attention
+from runner.layers.block import Block
+from runner.layers.decoder import CausalLM, Decoder, Layer, Windows, soft_capped
+from runner.layers.mlp import GeGLU
+from runner.layers.norms import ZeroCentredNorm, whole_weight
 from runner.layers.rope import Rope, RopeConfig
+from runner.models.multimodal import text_part
 
 DEFAULTS: Config = {"vocab_size": 262_208, "num_attention_heads": 8}
 """Sizes are not guessed elsewhere, but Google's own multimodal files leave these out."""
@@ -135,47 +139,31 @@ def read_ropes(fields: Fields, decoder: DecoderConfig) -> dict[str, RopeConfig]:
     return {kind: one(kind) for kind in DEFAULT_THETA}
 
 
-class Norm(nn.RMSNorm):
-    """RMSNorm in float32, as the model was made. `rename` adds the 1 to the weight, once, in float32 too: near 1
-    half precision has few values.
-    """
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.rms_norm(x, self.weight, self.eps).astype(x.dtype)
-
-
-class Attention(layers.Attention):
+class NormedAttention(Attention):
     """Grouped-query attention over normed queries and keys, with a scale of its own."""
 
     def __init__(self, config: Gemma3Config, rope: Rope) -> None:
         bias = config.attention_bias
         super().__init__(config.decoder, rope, qkv_bias=bias, o_bias=bias)
         self.scale = config.scale * rope.score_scale
-        self.q_norm = Norm(config.decoder.head_dim, config.decoder.rms_norm_eps)
-        self.k_norm = Norm(config.decoder.head_dim, config.decoder.rms_norm_eps)
+        self.q_norm = ZeroCentredNorm(config.decoder.head_dim, config.decoder.rms_norm_eps)
+        self.k_norm = ZeroCentredNorm(config.decoder.head_dim, config.decoder.rms_norm_eps)
 
     def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
         queries, keys, values = self.project(x)  # [B,L,H,D], [B,L,K,D], [B,L,K,D]
         return self.attend(self.q_norm(queries), self.k_norm(keys), values, mask, cache, offset)
 
 
-class MLP(GatedMLP):
-    """GeGLU (Shazeer 2020, arXiv 2002.05202) with the tanh form of GELU: down(gelu(gate(x)) * up(x))."""
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(nn.gelu_approx(self.gate_proj(x)) * self.up_proj(x))  # [B,L,E] over [B,L,F]
-
-
-class Block(layers.Block):
+class SandwichBlock(Block):
     """Attention, then MLP, each between two norms and added to what came in."""
 
     def __init__(self, config: Gemma3Config, rope: Rope) -> None:
-        super().__init__(config.decoder, Attention(config, rope), MLP(config.decoder))
+        super().__init__(config.decoder, NormedAttention(config, rope), GeGLU(config.decoder))
         hidden, eps = config.decoder.hidden_size, config.decoder.rms_norm_eps
-        self.input_layernorm = Norm(hidden, eps)
-        self.post_attention_layernorm = Norm(hidden, eps)
-        self.pre_feedforward_layernorm = Norm(hidden, eps)
-        self.post_feedforward_layernorm = Norm(hidden, eps)
+        self.input_layernorm = ZeroCentredNorm(hidden, eps)
+        self.post_attention_layernorm = ZeroCentredNorm(hidden, eps)
+        self.pre_feedforward_layernorm = ZeroCentredNorm(hidden, eps)
+        self.post_feedforward_layernorm = ZeroCentredNorm(hidden, eps)
 
     def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
         attended = self.self_attn(self.input_layernorm(x), mask, cache, offset)  # [B,L,E]
@@ -184,12 +172,12 @@ class Block(layers.Block):
         return x + self.post_feedforward_layernorm(changed)  # [B,L,E]
 
 
-class Decoder(layers.Decoder):
+class ScaledDecoder(Decoder):
     """The embedding is scaled where it comes in, not where it is the head."""
 
     def __init__(self, config: DecoderConfig, blocks: Sequence[Layer], windows: Windows) -> None:
         super().__init__(config, blocks, windows)
-        self.norm = Norm(config.hidden_size, config.rms_norm_eps)
+        self.norm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
         self.scale = config.hidden_size**0.5
 
     def embed(self, tokens: mx.array) -> mx.array:
@@ -202,8 +190,8 @@ class Model(CausalLM):
     def __init__(self, fields: Fields) -> None:
         read = Gemma3Config.read(fields)
         ropes = {kind: Rope(rope, read.decoder.head_dim) for kind, rope in read.ropes.items()}
-        blocks = [Block(read, ropes[kind]) for kind in read.kinds]
-        super().__init__(read.decoder, blocks, read.windows, Decoder)
+        blocks = [SandwichBlock(read, ropes[kind]) for kind in read.kinds]
+        super().__init__(read.decoder, blocks, read.windows, ScaledDecoder)
         self._logit_cap = read.logit_cap
         self._multimodal = fields.mapping("text_config") is not None
 
@@ -219,28 +207,9 @@ class Model(CausalLM):
         """
         text = text_part(weights, VISION if self._multimodal else ())
         return {
-            name: array.astype(mx.float32) + 1 if name.endswith("norm.weight") else array
+            name: whole_weight(array) if name.endswith("norm.weight") else array
             for name, array in super().rename(text).items()
         }
-
-
-def soft_capped(logits: mx.array, cap: float | None) -> mx.array:
-    """Softly between -cap and cap (Gemma 2, arXiv 2408.00118); None: as they are."""
-    return logits if cap is None else mx.tanh(logits / cap) * cap
-
-
-def text_part(weights: dict[str, mx.array], media: tuple[str, ...]) -> dict[str, mx.array]:
-    """Without what is under the `media` prefixes, and with `model.` for `model.language_model.`."""
-    kept: dict[str, mx.array] = {}
-    for name, array in weights.items():
-        if media and name.removeprefix("model.").startswith(media):
-            continue
-        moved = name.removeprefix("model.language_model.")
-        older = name if moved == name else f"model.{moved}"
-        if older in kept:
-            raise BadModelFiles(f"tensor {older} is there twice, once as model.language_model.{moved}")
-        kept[older] = array
-    return kept
 
 
 VISION = ("vision_tower.", "multi_modal_projector.")

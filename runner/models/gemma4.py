@@ -32,12 +32,13 @@ from runner.cache.base import LayerCache, Mask
 from runner.cache.kv import KVCache
 from runner.cache.rotating import RotatingKVCache
 from runner.config.fields import DecoderConfig, Fields
-from runner.layers import layers, nn
-from runner.layers.layers import CausalLM, Layer, Windows
+from runner.layers import nn
+from runner.layers.decoder import CausalLM, Decoder, Layer, Windows, soft_capped
+from runner.layers.mlp import GeGLU
 from runner.layers.rope import Rope
-from runner.models.gemma3 import MLP, soft_capped, text_part
 from runner.models.gemma4_config import Gemma4Config, Mixture
 from runner.models.gemma4_experts import Experts, Router, plain_experts
+from runner.models.multimodal import text_part
 
 Shown = tuple[mx.array, mx.array]
 """Keys and values that a cache returned, both [B,K,S,D]."""
@@ -99,7 +100,7 @@ class Block(nn.Module):
         hidden, eps = decoder.hidden_size, decoder.rms_norm_eps
         self.self_attn = Attention(config, layer, rope)
         factor = 2 if config.wide and self.self_attn.shares else 1
-        self.mlp = MLP(replace(decoder, intermediate_size=factor * decoder.intermediate_size))
+        self.mlp = GeGLU(replace(decoder, intermediate_size=factor * decoder.intermediate_size))
         self.input_layernorm = nn.RMSNorm(hidden, eps)
         self.post_attention_layernorm = nn.RMSNorm(hidden, eps)
         self.pre_feedforward_layernorm = nn.RMSNorm(hidden, eps)
@@ -155,7 +156,7 @@ class MixtureBlock(Block):
         return both
 
 
-class Decoder(layers.Decoder):
+class PerLayerDecoder(Decoder):
     """Scaled embeddings, those of each layer, blocks that share, norm."""
 
     def __init__(
@@ -203,7 +204,7 @@ class Model(CausalLM):
         ropes = {name: Rope(kind.rope, kind.head_dim) for name, kind in read.kinds.items()}
         blocks = [block(read, layer, ropes[kind]) for layer, kind in enumerate(read.layers)]
         ple = (read.ple_rows, read.ple_width)
-        super().__init__(read.decoder, blocks, read.windows, partial(Decoder, ple=ple))
+        super().__init__(read.decoder, blocks, read.windows, partial(PerLayerDecoder, ple=ple))
         self._owners = read.owners
         self._mixture = read.mixture
         self._logit_cap = read.logit_cap

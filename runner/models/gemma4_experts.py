@@ -1,5 +1,5 @@
 """Gemma 4's mixture of experts, which some of its models have beside the dense MLP: router, experts, and the
-spellings of their tensors. Letters in `models/moe.py`.
+spellings of their tensors. Letters in `layers/moe.py`.
 
 Knows nothing about config files, attention or caches.
 """

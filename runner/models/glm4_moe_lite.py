@@ -1,9 +1,9 @@
 """GLM-4.7-Flash, and what was published in its shape (Glm4MoeLiteForCausalLM, GLM4MoeLite).
 
-Attention is latent (`latent.py`). MLPs are mixtures of experts behind some dense ones, with a sigmoid for a router
-and an MLP that every token uses (DeepSeek-V3, arXiv 2412.19437).
+Attention is latent (`layers/latent.py`). MLPs are mixtures of experts behind some dense ones, with a sigmoid for a
+router and an MLP that every token uses (DeepSeek-V3, arXiv 2412.19437).
 
-Letters are those of `models/base.py`, `models/latent.py` and `models/moe.py`.
+Letters are those of `models/base.py`, `layers/latent.py` and `layers/moe.py`.
 
 Knows nothing about files, tokens or requests.
 """
@@ -25,8 +25,10 @@ from runner.config.fields import (
 )
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.layers import nn
+from runner.layers.block import Block
+from runner.layers.decoder import CausalLM
 from runner.layers.latent import Attention, AttentionConfig, split_latent_maps
-from runner.layers.layers import Block, CausalLM, GatedMLP
+from runner.layers.mlp import GatedMLP
 from runner.layers.moe import Experts, join_experts
 from runner.layers.rope import Rope
 

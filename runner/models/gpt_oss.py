@@ -27,8 +27,10 @@ from runner.config.fields import (
     read_windows,
 )
 from runner.errors import BadModelFiles
-from runner.layers import layers, moe, nn
-from runner.layers.layers import Block, CausalLM
+from runner.layers import moe, nn
+from runner.layers.attention import Attention
+from runner.layers.block import Block
+from runner.layers.decoder import CausalLM
 from runner.layers.rope import Rope, RopeConfig
 
 DEFAULTS: Config = {"rms_norm_eps": 1e-5, "rope_theta": 150_000.0}
@@ -94,7 +96,7 @@ def read_alternate_windows(fields: Fields, decoder: DecoderConfig) -> tuple[int 
     return read_windows(fields, decoder, window, default)
 
 
-class Attention(layers.Attention):
+class SinkAttention(Attention):
     """Grouped-query attention with a sink for each head."""
 
     def __init__(self, config: GptOssConfig, rope: Rope) -> None:
@@ -149,7 +151,7 @@ class MLP(nn.Module):
 
 
 def block(config: GptOssConfig, rope: Rope) -> Block:
-    return Block(config.decoder, Attention(config, rope), MLP(config))
+    return Block(config.decoder, SinkAttention(config, rope), MLP(config))
 
 
 class Model(CausalLM):

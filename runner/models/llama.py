@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from runner.config.fields import DecoderConfig, Fields
 from runner.errors import UnsupportedModel
-from runner.layers.layers import Attention, Block, CausalLM, GatedMLP
+from runner.layers.attention import Attention
+from runner.layers.block import Block
+from runner.layers.decoder import CausalLM
+from runner.layers.mlp import GatedMLP
 from runner.layers.rope import Rope, RopeConfig
 
 

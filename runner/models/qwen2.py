@@ -18,7 +18,10 @@ from runner.config.fields import (
     read_sliding_window,
     read_windows,
 )
-from runner.layers.layers import Attention, Block, CausalLM, GatedMLP
+from runner.layers.attention import Attention
+from runner.layers.block import Block
+from runner.layers.decoder import CausalLM
+from runner.layers.mlp import GatedMLP
 from runner.layers.rope import Rope, RopeConfig
 
 

@@ -13,8 +13,11 @@ import mlx.core as mx
 
 from runner.cache.base import LayerCache, Mask
 from runner.config.fields import DecoderConfig, Fields
-from runner.layers import layers, nn
-from runner.layers.layers import Block, CausalLM, GatedMLP
+from runner.layers import nn
+from runner.layers.attention import Attention
+from runner.layers.block import Block
+from runner.layers.decoder import CausalLM
+from runner.layers.mlp import GatedMLP
 from runner.layers.rope import Rope, RopeConfig
 from runner.models.qwen2 import read_upper_windows
 
@@ -43,7 +46,7 @@ def ignore_norms(fields: Fields) -> None:
     fields.ignore("qk_layernorm", "qk_norm", "use_qk_norm")
 
 
-class Attention(layers.Attention):
+class NormedAttention(Attention):
     """Grouped-query attention over normed queries and keys."""
 
     def __init__(self, config: Qwen3Config, rope: Rope) -> None:
@@ -62,7 +65,7 @@ def mlp(config: Qwen3Config) -> GatedMLP:
 
 
 def block(config: Qwen3Config, rope: Rope) -> Block:
-    return Block(config.decoder, Attention(config, rope), mlp(config))
+    return Block(config.decoder, NormedAttention(config, rope), mlp(config))
 
 
 class Model(CausalLM):

@@ -13,7 +13,7 @@ import mlx.core as mx
 from runner.config.fields import Fields
 from runner.layers import nn
 from runner.layers.gated_delta import GatedDeltaNet
-from runner.layers.layers import GatedMLP
+from runner.layers.mlp import GatedMLP
 from runner.models.qwen3_next import HybridModel
 from runner.models.qwen3_next_config import HybridConfig, text_fields
 

@@ -23,10 +23,12 @@ from runner.config.fields import (
     read_windows,
 )
 from runner.errors import BadModelFiles
-from runner.layers.layers import Block, CausalLM, GatedMLP
+from runner.layers.block import Block
+from runner.layers.decoder import CausalLM
+from runner.layers.mlp import GatedMLP
 from runner.layers.moe import SparseMLP, join_experts
 from runner.layers.rope import Rope, RopeConfig
-from runner.models.qwen3 import Attention, Qwen3Config, ignore_norms
+from runner.models.qwen3 import NormedAttention, Qwen3Config, ignore_norms
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def mlp(config: Qwen3MoeConfig, layer: int) -> GatedMLP | SparseMLP:
 
 
 def block(config: Qwen3MoeConfig, rope: Rope, layer: int) -> Block:
-    return Block(config.dense.decoder, Attention(config.dense, rope), mlp(config, layer))
+    return Block(config.dense.decoder, NormedAttention(config.dense, rope), mlp(config, layer))
 
 
 class Model(CausalLM):

@@ -1,7 +1,7 @@
 """Qwen3-Next (Qwen3NextForCausalLM and its kin), and what Qwen3.5 shares with it.
 
-Most layers are linear attention (`gated_delta.py`), every fourth is full attention with a gate on its output. MLPs
-are mixtures of experts beside one expert that every token uses, or dense.
+Most layers are linear attention (`layers/gated_delta.py`), every fourth is full attention with a gate on its
+output. MLPs are mixtures of experts beside one expert that every token uses, or dense.
 
 Files come in two layouts. Published ones have a convolution as [C,1,W] and most norms as what they add to 1;
 converted ones (mlx-lm's, the host's) have [C,W,1] and whole norms. The convolution tells which: a layout that both
@@ -23,16 +23,20 @@ from runner.cache.kv import KVCache
 from runner.cache.recurrent import RecurrentCache
 from runner.config.fields import DecoderConfig, Fields
 from runner.errors import BadModelFiles
-from runner.layers import layers, moe, nn
+from runner.layers import moe, nn
+from runner.layers.attention import Attention
+from runner.layers.block import MLP, Block
+from runner.layers.decoder import CausalLM, Decoder, Layer, Windows
 from runner.layers.gated_delta import GatedDeltaNet
-from runner.layers.layers import MLP, CausalLM, GatedMLP, Layer, Windows
+from runner.layers.mlp import GatedMLP
+from runner.layers.norms import ZeroCentredNorm, whole_weight
 from runner.layers.rope import Rope
-from runner.models.gemma3 import Norm, text_part
+from runner.models.multimodal import text_part
 from runner.models.qwen3_moe import read_sparse
 from runner.models.qwen3_next_config import RECURRENT, HybridConfig, MixtureConfig, text_fields
 
 
-class Attention(layers.Attention):
+class GatedAttention(Attention):
     """Grouped-query attention over normed queries and keys, whose output goes through a gate, number by number."""
 
     def __init__(self, config: HybridConfig, rope: Rope) -> None:
@@ -44,8 +48,8 @@ class Attention(layers.Attention):
             config.decoder.rms_norm_eps,
         )
         self.q_proj = nn.Linear(hidden, 2 * self.heads * head_dim, bias=bias)  # of each head, query and gate
-        self.q_norm = Norm(head_dim, eps)
-        self.k_norm = Norm(head_dim, eps)
+        self.q_norm = ZeroCentredNorm(head_dim, eps)
+        self.k_norm = ZeroCentredNorm(head_dim, eps)
 
     def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
         batch, length, _ = x.shape
@@ -101,13 +105,13 @@ class SparseMLP(moe.SparseMLP):
         return super().__call__(x) + mx.sigmoid(self.shared_expert_gate(x)) * self.shared_expert(x)  # [B,L,E]
 
 
-class Block(layers.Block):
+class AttentionBlock(Block):
     """A layer of full attention."""
 
-    def __init__(self, config: DecoderConfig, attention: Attention, mlp: MLP) -> None:
+    def __init__(self, config: DecoderConfig, attention: GatedAttention, mlp: MLP) -> None:
         super().__init__(config, attention, mlp)
-        self.input_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
 
 
 class LinearBlock(nn.Module):
@@ -117,18 +121,20 @@ class LinearBlock(nn.Module):
         super().__init__()
         self.linear_attn = attention
         self.mlp = mlp
-        self.input_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
 
     def __call__(self, x: mx.array, mask: Mask, cache: StateCache, offset: mx.array) -> mx.array:
         x = x + self.linear_attn(self.input_layernorm(x), cache)  # [B,L,E]
         return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]
 
 
-class Decoder(layers.Decoder):
+class ZeroCentredDecoder(Decoder):
+    """Its last norm is of the kind that the blocks have."""
+
     def __init__(self, config: DecoderConfig, blocks: Sequence[Layer], windows: Windows) -> None:
         super().__init__(config, blocks, windows)
-        self.norm = Norm(config.hidden_size, config.rms_norm_eps)
+        self.norm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
 
 
 class HybridModel(CausalLM):
@@ -147,10 +153,10 @@ class HybridModel(CausalLM):
         def block(layer: int) -> Layer:
             if config.windows[layer] == RECURRENT:
                 return LinearBlock(config.decoder, linear(config), mlp(layer))
-            return Block(config.decoder, Attention(config, rope), mlp(layer))
+            return AttentionBlock(config.decoder, GatedAttention(config, rope), mlp(layer))
 
         blocks = [block(layer) for layer in range(config.decoder.num_hidden_layers)]
-        super().__init__(config.decoder, blocks, config.windows, Decoder)
+        super().__init__(config.decoder, blocks, config.windows, ZeroCentredDecoder)
         self._experts = experts
 
     def make_caches(self) -> Sequence[Storage]:
@@ -178,8 +184,7 @@ def as_converted(weights: dict[str, mx.array]) -> dict[str, mx.array]:
     if published != {True}:
         return weights
     moved = {name: weights[name].moveaxis(2, 1) for name in convolutions}
-    # The 1 is added in float32: near 1 half precision has few values.
-    whole = {n: array.astype(mx.float32) + 1 for n, array in weights.items() if n.endswith(CENTRED)}
+    whole = {n: whole_weight(array) for n, array in weights.items() if n.endswith(CENTRED)}
     return weights | moved | whole
 
 

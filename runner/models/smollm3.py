@@ -22,7 +22,10 @@ from runner.config.fields import (
     read_windows,
 )
 from runner.errors import UnsupportedModel
-from runner.layers.layers import Attention, Block, CausalLM, GatedMLP
+from runner.layers.attention import Attention
+from runner.layers.block import Block
+from runner.layers.decoder import CausalLM
+from runner.layers.mlp import GatedMLP
 from runner.layers.rope import Rope, RopeConfig
 
 DEFAULTS: Config = {"rope_theta": 2_000_000.0, "tie_word_embeddings": True}

@@ -9,9 +9,9 @@ import mlx.core as mx
 import pytest
 
 from runner.errors import BadModelFiles
+from runner.layers.norms import ZeroCentredNorm
 from runner.models import build
 from runner.models.base import Model
-from runner.models.gemma3 import Norm
 from tests.parts.reference import Case, Reference, difference, feed, some_tokens
 from tests.runner.models.test_architectures import GEMMA
 
@@ -81,7 +81,7 @@ def test_norms_of_bfloat16_models_are_computed_in_float32() -> None:
     stored = mx.array([0.01, 0.003, -0.2, 5.3], mx.bfloat16)
     x = mx.array([[0.7, -3.0, 0.2, 1.1]], mx.bfloat16)
     weights = build(TEXT.config).rename({"model.norm.weight": stored})
-    norm = Norm(4, 1e-6)
+    norm = ZeroCentredNorm(4, 1e-6)
     norm.weight = weights["model.norm.weight"]
     assert norm.weight.dtype == mx.float32
     assert mx.array_equal(norm.weight, 1 + stored.astype(mx.float32))

@@ -1,0 +1,34 @@
+"""One layer of a decoder, put together of two halves. Shapes: see the legend in `models/base.py`.
+
+Knows nothing about config files, tokens or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from runner.cache.base import LayerCache, Mask
+from runner.config.fields import DecoderConfig
+from runner.layers import nn
+
+Attend = Callable[[mx.array, Mask, LayerCache, mx.array], mx.array]
+"""The first half of a block, called as `Attention` is. Every kind is an `nn.Module`."""
+MLP = Callable[[mx.array], mx.array]
+"""The second half of a block, [B,L,E] -> [B,L,E]. Every kind is an `nn.Module`."""
+
+
+class Block(nn.Module):
+    """One layer: attention, then MLP, each on a normed copy and added to what came in."""
+
+    def __init__(self, config: DecoderConfig, attention: Attend, mlp: MLP) -> None:
+        super().__init__()
+        self.self_attn = attention
+        self.mlp = mlp
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
+        x = x + self.self_attn(self.input_layernorm(x), mask, cache, offset)  # [B,L,E]
+        return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]

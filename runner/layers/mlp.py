@@ -1,0 +1,41 @@
+"""The dense MLPs that architectures share: one product of the input gates another. Shapes: see the legend in
+`models/base.py`.
+
+Knows nothing about config files, tokens or requests.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from runner.config.fields import DecoderConfig
+from runner.layers import nn
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202): down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: DecoderConfig, *, bias: bool = False) -> None:
+        super().__init__()
+        hidden, width = config.hidden_size, config.intermediate_size
+        self.gate_proj = nn.Linear(hidden, width, bias=bias)
+        self.up_proj = nn.Linear(hidden, width, bias=bias)
+        self.down_proj = nn.Linear(width, hidden, bias=bias)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))  # [B,L,E] over [B,L,F]
+
+
+def _silu_times(gate: mx.array, up: mx.array) -> mx.array:
+    product: mx.array = nn.silu(gate) * up
+    return product
+
+
+swiglu = mx.compile(_silu_times, shapeless=True)  # one kernel, whatever the length
+
+
+class GeGLU(GatedMLP):
+    """GeGLU (Shazeer 2020, arXiv 2002.05202) with the tanh form of GELU: down(gelu(gate(x)) * up(x))."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down_proj(nn.gelu_approx(self.gate_proj(x)) * self.up_proj(x))  # [B,L,E] over [B,L,F]

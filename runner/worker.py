@@ -250,16 +250,12 @@ class Worker:
     def _run_call(self, job: CallJob) -> None:
         if not job.result.set_running_or_notify_cancel():
             return
-        try:
-            job.call()
-        except RunnerError as error:
-            job.result.set_exception(_bare(error))
-        except Exception as error:  # rule 5
-            log.exception("Job failed")
-            job.result.set_exception(RunnerError(explain(error)))
-        else:
+        error = _trouble(job.call)
+        self._housekeep()  # first, so that whoever has the result reads a status that knows of it
+        if error is None:
             job.result.set_result(None)
-        self._housekeep()
+        else:
+            job.result.set_exception(error)
 
     def _load(self, reference: str) -> None:
         try:
@@ -296,10 +292,17 @@ def _refuse(job: Job, error: RunnerError) -> None:
         job.result.set_exception(error)
 
 
-def _bare(error: RunnerError) -> RunnerError:
-    """The same error without the frames and causes that would keep arrays alive."""
-    error.__traceback__ = error.__context__ = error.__cause__ = None
-    return error
+def _trouble(call: Callable[[], None]) -> RunnerError | None:
+    """What comes out of a call, without the frames and causes that would keep arrays alive."""
+    try:
+        call()
+    except RunnerError as error:
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        return error
+    except Exception as error:  # rule 5
+        log.exception("Job failed")
+        return RunnerError(explain(error))
+    return None
 
 
 def explain(error: Exception) -> str:

@@ -78,7 +78,8 @@ def perplexity(loaded: LoadedModel, documents: int = evaluate.HELD_OUT_DOCUMENTS
     model = loaded.model
 
     def forward(tokens: mx.array) -> mx.array:
-        return model.logits(model(tokens, model.make_caches()))
+        memory = model.make_memory()
+        return model.logits(model(tokens, memory.span(tokens.shape[1]), memory))
 
     tokenizer = Tokenizer.from_file(str(DEMO_FOLDER / "tokenizer.json"))
     return evaluate.perplexity(forward, tokenizer, documents).value

@@ -1,13 +1,14 @@
-"""The contract of a layer's storage.
+"""The contracts of a layer's storage.
 
-A model's `make_caches()` decides the kinds, one storage per layer; a session owns them for one request; nobody
-asks a storage what it is. Sessions know `Storage`; an attention layer knows a `LayerCache`, of keys and values; a
-recurrent layer knows a `StateCache`. Invariants that every storage keeps:
+A model's `make_memory()` decides the kinds, one storage per layer; a slot owns them for one request after the
+other; nobody asks a storage what it is. Slots know `Storage`; an attention layer knows its storage as `KeyValues`;
+latent and recurrent layers have one kind each, in `latent.py` and `recurrent.py`. Invariants of every storage:
 
 1. `offset` is the number of positions written since position 0. It moves when the graph is built, before
-   anything is computed: if MLX fails, offsets lie, and the whole entry must be dropped.
-2. All layers of one model are level between forwards: the same offset everywhere.
-3. `update` (or `replace`) is the only way in. Whoever calls `update` uses what it returns, never the buffers.
+   anything is computed: if MLX fails, offsets lie, and all storages of that memory must be dropped.
+2. All storages of one memory are level between forwards: the same offset everywhere.
+3. `attend` (`write`, `replace`) is the only way in, and nobody but the storage sees its buffers. What a query may
+   look at, and the mask that says so, is the storage's to know.
 4. `rewind(to)` forgets [to, offset) exactly: a forward after it gives the logits of a fresh computation over
    [0, to). A storage that cannot do that answers False and is unchanged (a wrapped ring, a recurrent state).
 5. `restorable(to)` foretells it: `rewind(restorable(to))` answers True, and no position between would.
@@ -15,30 +16,25 @@ recurrent layer knows a `StateCache`. Invariants that every storage keeps:
 6. `reserve(total)` and `checkpoint()` are hints. They never change a result.
 7. A storage is moved, never copied: one owner at a time.
 
-B batch, H key/value heads, L new positions, S kept positions, D head width.
+B rows, H query heads, K key/value heads, L new positions, S kept positions, D head width.
 
 Knows nothing about tokens, models or requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import mlx.core as mx
+
+from runner.cache.span import Span
 
 Mask = mx.array | str | None
 """What `mx.fast.scaled_dot_product_attention` takes: "causal", an array, or None for no mask."""
 
-State = tuple[mx.array, ...]
-"""All that a recurrent layer remembers. Arrays do not change, so holding one is keeping it."""
-
-Caches = Sequence[Any]
-"""One storage per layer, as the model's own `make_caches()` made them, each of the kind that its layer needs."""
-
 
 class Storage(Protocol):
-    """What a layer remembers of one sequence, as a session sees it."""
+    """What a layer remembers of one sequence, as a slot sees it."""
 
     @property
     def offset(self) -> int:
@@ -68,25 +64,23 @@ class Storage(Protocol):
         """The buffers that hold state now, for evaluation."""
 
 
-class LayerCache(Storage, Protocol):
+class KeyValues(Storage, Protocol):
     """The keys and values of an attention layer."""
 
-    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Append [B,H,L,D]; return all that attention may look at, [B,H,S,D], oldest first."""
+    def attend(
+        self,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        span: Span,
+        *,
+        scale: float,
+        sinks: mx.array | None = None,
+    ) -> mx.array:
+        """Remember the span's keys and values [B,K,L,D]; what its queries [B,H,L,D] find: [B,H,L,D].
 
-    def mask(self, length: int) -> Mask:
-        """The mask for a forward over the next `length` positions; ask before `update`."""
+        scale: of the scores. sinks [H]: for each head the logit of looking at nothing.
+        """
 
-
-class StateCache(Storage, Protocol):
-    """The state of a recurrent layer."""
-
-    @property
-    def state(self) -> State | None:
-        """The state behind position `offset`; None at position 0, where nothing was read yet."""
-
-    def replace(self, state: State, length: int) -> None:
-        """The state that the next `length` positions lead to."""
-
-    def mask(self, length: int) -> Mask:
-        """None: a recurrence looks at no keys. (A decoder asks all its layers alike.)"""
+    def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
+        """The same behind an `attend` of this span, for another layer's queries; nothing is remembered."""

@@ -1,7 +1,6 @@
 """Plain storage: every key and value is kept, in one buffer each that is reserved ahead.
 
-A slice assignment into a buffer that nobody else holds happens in place, so a step writes L rows and moves no
-others. When the room is used up the buffer grows by half, which copies what is there, once.
+When the room is used up the buffers grow by half, which copies what is there, once.
 
 Knows nothing about tokens, models or requests.
 """
@@ -11,43 +10,54 @@ from __future__ import annotations
 import mlx.core as mx
 
 from runner.cache.base import Mask
+from runner.cache.buffer import Buffer
+from runner.cache.span import Span
 
 STEP = 256  # rows; capacities are multiples of it
 
 
 class KVCache:
-    """A LayerCache over two buffers [B,H,capacity,D] of which rows [0, offset) are alive."""
+    """KeyValues over two buffers of which rows [0, offset) are alive."""
 
     checkpointed = False
 
     def __init__(self) -> None:
         self.offset = 0
         self._wanted = 0
-        self._keys: mx.array | None = None
-        self._values: mx.array | None = None
+        self._keys, self._values = Buffer(), Buffer()
 
     @property
     def nbytes(self) -> int:
-        return sum(a.nbytes for a in self.arrays())
+        return self._keys.nbytes + self._values.nbytes
 
     @property
     def capacity(self) -> int:
-        return 0 if self._keys is None else self._keys.shape[2]
+        """Positions for which there is room."""
+        return self._keys.rows
 
-    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        start, end = self.offset, self.offset + keys.shape[2]
-        if self._keys is None or self._values is None or end > self.capacity:
-            rows = self._room_for(end)
-            self._keys = _grown(self._keys, start, rows, keys)
-            self._values = _grown(self._values, start, rows, values)
-        self._keys[..., start:end, :] = keys
-        self._values[..., start:end, :] = values
-        self.offset = end
-        return self._keys[..., :end, :], self._values[..., :end, :]
+    def attend(
+        self,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        span: Span,
+        *,
+        scale: float,
+        sinks: mx.array | None = None,
+    ) -> mx.array:
+        self._write(keys, values)
+        return self.look(queries, span, scale=scale, sinks=sinks)
 
-    def mask(self, length: int) -> Mask:
-        # "causal" aligns the last query with the last key, so it is right behind a prefix too.
-        return "causal" if length > 1 else None
+    def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
+        first, end = self._shown(span.length)
+        return mx.fast.scaled_dot_product_attention(
+            queries,
+            self._keys.read(first, end),
+            self._values.read(first, end),
+            scale=scale,
+            mask=self._mask(span, end - first),
+            sinks=sinks,
+        )
 
     def rewind(self, to: int) -> bool:
         if not 0 <= to <= self.offset:
@@ -65,17 +75,28 @@ class KVCache:
         self._wanted = total
 
     def arrays(self) -> list[mx.array]:
-        return [a for a in (self._keys, self._values) if a is not None]
+        return self._keys.arrays() + self._values.arrays()
 
-    def _room_for(self, end: int) -> int:
-        rows = max(end, self._wanted, self.capacity + self.capacity // 2)
-        return -(-rows // STEP) * STEP
+    def _write(self, keys: mx.array, values: mx.array) -> None:
+        start, end = self.offset, self.offset + keys.shape[2]
+        if end > self.capacity:
+            rows = roomy(end, self._wanted, self.capacity)
+            self._keys.resize(rows, keys, slice(start))
+            self._values.resize(rows, values, slice(start))
+        self._keys.write(start, keys)
+        self._values.write(start, values)
+        self.offset = end
+
+    def _shown(self, length: int) -> tuple[int, int]:
+        """The rows that the last `length` queries see together: [first, end)."""
+        return 0, self.offset
+
+    def _mask(self, span: Span, shown: int) -> Mask:
+        # "causal" aligns the last query with the last key, so it is right behind a prefix too.
+        return "causal" if span.length > 1 else None
 
 
-def _grown(old: mx.array | None, used: int, rows: int, like: mx.array) -> mx.array:
-    """A buffer of `rows` rows whose first `used` are those of `old`."""
-    batch, heads, _, width = like.shape
-    if old is None or used == 0:
-        return mx.zeros((batch, heads, rows, width), like.dtype)
-    room = mx.zeros((batch, heads, rows - used, width), like.dtype)
-    return mx.concatenate([old[..., :used, :], room], axis=2)
+def roomy(needed: int, wanted: int, capacity: int) -> int:
+    """How many rows to make room for: what is needed or was announced, at least half more than there are."""
+    rows = max(needed, wanted, capacity + capacity // 2)
+    return -(-rows // STEP) * STEP

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from runner.cache.base import Mask, State
-
 CHECKPOINTS = 2
+
+State = tuple[mx.array, ...]
+"""All that a recurrent layer remembers. Arrays do not change, so holding one is keeping it."""
 
 
 class RecurrentCache:
-    """A StateCache."""
+    """A Storage of one state."""
 
     checkpointed = True
 
@@ -34,17 +35,16 @@ class RecurrentCache:
 
     @property
     def state(self) -> State | None:
+        """The state behind position `offset`; None at position 0, where nothing was read yet."""
         return self._states.get(self.offset)
 
     def replace(self, state: State, length: int) -> None:
+        """The state that the next `length` positions lead to."""
         before = self.offset
         self.offset += length
         self._states[self.offset] = state
         wanted = {before, self.offset, *self._checkpoints}
         self._states = {position: held for position, held in self._states.items() if position in wanted}
-
-    def mask(self, length: int) -> Mask:
-        return None
 
     def rewind(self, to: int) -> bool:
         if to != 0 and to not in self._states:

@@ -25,25 +25,8 @@ class RotatingKVCache(WindowedKVCache):
     def __init__(self, window: int) -> None:
         super().__init__(window)
         self._start = 0  # the position in row 0
-        self._spare = max(
-            1, window // 2
-        )  # rows kept beyond the window, and rows to write before the next move
-
-    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        length = keys.shape[2]
-        if self._keys is None or self._values is None or self._used + length > self.capacity:
-            kept = min(self._used, self.window - 1 + self._spare)
-            rows = kept + length + self._spare
-            self._keys = _moved(self._keys, self._used, kept, rows, keys)
-            self._values = _moved(self._values, self._used, kept, rows, values)
-            self._start = self.offset - kept
-        first = self._used
-        end = first + length
-        self._keys[..., first:end, :] = keys
-        self._values[..., first:end, :] = values
-        self.offset += length
-        shown = end - self._reach(length, self.offset)
-        return self._keys[..., shown:end, :], self._values[..., shown:end, :]  # [B,H,S,D]
+        # Rows kept beyond the window, and rows to write before the next move.
+        self._spare = max(1, window // 2)
 
     def rewind(self, to: int) -> bool:
         if not 0 <= to <= self.offset or self.restorable(to) != to:
@@ -61,15 +44,26 @@ class RotatingKVCache(WindowedKVCache):
     def reserve(self, total: int) -> None:
         """The room is the same for every total."""
 
+    def _write(self, keys: mx.array, values: mx.array) -> None:
+        length = keys.shape[2]
+        if self._used + length > self.capacity:
+            self._move(length, keys, values)
+        self._keys.write(self._used, keys)
+        self._values.write(self._used, values)
+        self.offset += length
+
+    def _move(self, length: int, keys: mx.array, values: mx.array) -> None:
+        """Take new buffers that begin with the rows that are still needed and have room for `length` more."""
+        used = self._used
+        kept = min(used, self.window - 1 + self._spare)
+        rows = kept + length + self._spare
+        self._keys.resize(rows, keys, slice(used - kept, used))
+        self._values.resize(rows, values, slice(used - kept, used))
+        self._start = self.offset - kept
+
+    def _shown(self, length: int) -> tuple[int, int]:
+        return self._used - self._reach(length), self._used
+
     @property
     def _used(self) -> int:
         return self.offset - self._start
-
-
-def _moved(old: mx.array | None, used: int, kept: int, rows: int, like: mx.array) -> mx.array:
-    """A buffer of `rows` rows that begins with the last `kept` of the `used` ones of `old`."""
-    batch, heads, _, width = like.shape
-    if old is None or kept == 0:
-        return mx.zeros((batch, heads, rows, width), like.dtype)
-    room = mx.zeros((batch, heads, rows - kept, width), like.dtype)
-    return mx.concatenate([old[..., used - kept : used, :], room], axis=2)

@@ -4,7 +4,7 @@ prefix cache: what the last request left behind, moved to the next one.
     match    which free slot has most of a prompt already; asks the storages, changes nothing
     take     the slot is one request's; what it holds is as before
     begin    the storages go back to what the request shares with them, or fresh ones take their place
-    give     the request is over; the slot holds what its storages hold
+    give     the request is over; the slot holds what its memory holds
     drop     something went wrong; the slot is empty
 
     FREE --take--> TAKEN --begin--> BEGUN --give or drop--> FREE        TAKEN --give or drop--> FREE
@@ -31,7 +31,7 @@ Where a storage goes back to checkpoints only, a request sets one where it begin
 another one comes to stand `tail` before its end: in the next turn a template may write the end of this prompt anew
 (a `<think>` that was opened to be filled, an empty thought), which is 2 to 4 tokens.
 
-Knows nothing about text, sampling or models beyond `make_caches`.
+Knows nothing about text, sampling or models beyond `make_memory`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from runner.cache.base import Storage
+from runner.cache.memory import Memory
 from runner.machine.levels import TRACE
 
 log = logging.getLogger(__name__)
@@ -67,19 +67,19 @@ class _State(Enum):
 class _Slot:
     state: _State = _State.FREE
     tokens: list[int] = field(default_factory=list)
-    caches: Sequence[Storage] | None = None
+    memory: Memory | None = None
     used: int = 0  # when it was taken last, counted in requests
 
 
 class Slots:
     """N sequences of one model."""
 
-    def __init__(self, make_caches: Callable[[], Sequence[Storage]], count: int = 1) -> None:
-        self._make_caches = make_caches
+    def __init__(self, make_memory: Callable[[], Memory], count: int = 1) -> None:
+        self._make_memory = make_memory
         self._slots = [_Slot() for _ in range(count)]
         self._requests = 0
         # How many of a prompt's last tokens are to be fed together, behind a checkpoint.
-        self.tail = TAIL if any(cache.checkpointed for cache in make_caches()) else 1
+        self.tail = TAIL if make_memory().checkpointed else 1
 
     @property
     def is_free(self) -> bool:
@@ -90,11 +90,11 @@ class Slots:
         """The tokens whose keys and values a slot holds."""
         return list(self._slots[number].tokens)
 
-    def caches(self, number: int) -> Sequence[Storage]:
-        """The storages of a slot that was begun."""
-        caches = self._slots[number].caches
-        assert caches is not None
-        return caches
+    def memory(self, number: int) -> Memory:
+        """What a slot that was begun remembers."""
+        memory = self._slots[number].memory
+        assert memory is not None
+        return memory
 
     def match(self, prompt: Sequence[int]) -> Match:
         """The free slot that can keep most of a non-empty prompt; of equals the one that was used longest ago."""
@@ -109,16 +109,15 @@ class Slots:
         self._requests += 1
         slot.state, slot.used = _State.TAKEN, self._requests
 
-    def begin(self, number: int, matched: int, total: int) -> Sequence[Storage]:
-        """Storages that hold the first `matched` tokens; `total` is how many positions may be needed in all."""
+    def begin(self, number: int, matched: int, total: int) -> Memory:
+        """Memory of the first `matched` tokens; `total` is how many positions may be needed in all."""
         slot = self._slots[number]
-        slot.state, slot.tokens, caches = _State.BEGUN, [], slot.caches
-        if not matched or caches is None or not all(cache.rewind(matched) for cache in caches):
+        slot.state, slot.tokens, memory = _State.BEGUN, [], slot.memory
+        if not matched or memory is None or not memory.rewind(matched):
             assert matched == 0, "the storages cannot do what `restorable` said"
-            caches = slot.caches = self._make_caches()
-        for cache in caches:
-            cache.reserve(total)
-        return caches
+            memory = slot.memory = self._make_memory()
+        memory.reserve(total)
+        return memory
 
     def give(self, number: int, known: Sequence[int]) -> None:
         """The request is over; `known` are its prompt and the tokens that were read."""
@@ -126,29 +125,30 @@ class Slots:
         begun, slot.state = slot.state is _State.BEGUN, _State.FREE
         if not begun:
             return
-        offsets = {cache.offset for cache in slot.caches or ()}
-        if len(offsets) != 1:
-            log.warning("Slot emptied", extra={"slot": number, "offsets": sorted(offsets)})
+        memory = self.memory(number)
+        if not memory.is_level:
+            offsets = [storage.offset for storage in memory.storages]
+            log.warning("Slot emptied", extra={"slot": number, "offsets": offsets})
             self.drop(number)
             return
-        slot.tokens = list(known[: offsets.pop()])
+        slot.tokens = list(known[: memory.offset])
         log.log(TRACE, "kv cache", extra={"slot": number, "tokens": len(slot.tokens), "size": self.nbytes})
 
     def drop(self, number: int) -> None:
         """Forget everything; the slot is free."""
         slot = self._slots[number]
-        slot.state, slot.tokens, slot.caches = _State.FREE, [], None
+        slot.state, slot.tokens, slot.memory = _State.FREE, [], None
 
     @property
     def nbytes(self) -> int:
         """Bytes of all storages, reserved room included."""
-        return sum(cache.nbytes for slot in self._slots for cache in slot.caches or ())
+        return sum(slot.memory.nbytes for slot in self._slots if slot.memory is not None)
 
     def _free(self) -> list[tuple[int, _Slot]]:
         return [(number, slot) for number, slot in enumerate(self._slots) if slot.state is _State.FREE]
 
     def _matched(self, slot: _Slot, prompt: Sequence[int]) -> int:
-        return restorable(slot.caches, self._shared(slot, prompt)) if slot.caches else 0
+        return slot.memory.restorable(self._shared(slot, prompt)) if slot.memory is not None else 0
 
     def _shared(self, slot: _Slot, prompt: Sequence[int]) -> int:
         return min(common_prefix(slot.tokens, prompt), len(prompt) - 1)
@@ -161,15 +161,6 @@ def _log_match(matched: int, shared: int, total: int) -> None:
         log.info("Cache hit", extra={"total": total, "cached": matched, "left": left, **refused})
     else:
         log.info("Cache miss", extra={"left": total, **refused})
-
-
-def restorable(caches: Sequence[Storage], to: int) -> int:
-    """The largest position in [0, to] that all caches can be rewound to."""
-    while True:
-        lowest = min(cache.restorable(to) for cache in caches)
-        if lowest == to:
-            return to
-        to = lowest  # where one cache can go another may not
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -76,15 +76,14 @@ class Stepper:
     def _row(self, row: RowPlan) -> Logits | None:
         begin = row.begin
         if begin is None:
-            caches = self._slots.caches(row.slot)
+            memory = self._slots.memory(row.slot)
         else:
-            caches = self._slots.begin(row.slot, begin.matched, begin.total)
+            memory = self._slots.begin(row.slot, begin.matched, begin.total)
         if row.checkpoint:
-            for cache in caches:
-                cache.checkpoint()
+            memory.checkpoint()
         tokens = self._drawn[row.slot][None] if row.ids is None else mx.array([row.ids])  # [1,L]
-        hidden = self._model(tokens, caches)
+        hidden = self._model(tokens, memory.span(tokens.shape[1]), memory)
         if row.logits:
             return self._model.logits(hidden[:, -1:, :])[:, 0, :]
-        mx.eval([array for cache in caches for array in cache.arrays()])
+        mx.eval(memory.arrays())
         return None

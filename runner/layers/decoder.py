@@ -10,16 +10,18 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
-from runner.cache.base import Caches, Storage
+from runner.cache.base import KeyValues
 from runner.cache.kv import KVCache
+from runner.cache.memory import Memory
+from runner.cache.span import Span
 from runner.cache.windowed import WindowedKVCache
 from runner.config.fields import DecoderConfig
 from runner.errors import BadModelFiles
 from runner.layers import nn
 
 Layer = Callable[..., mx.array]
-"""[B,L,E] and what its Decoder gives it -> [B,L,E]. Here that is a mask, the layer's storage and its offset. Every
-kind is an `nn.Module`; Block is one."""
+"""[B,L,E] and what its Decoder gives it -> [B,L,E]. Here that is the span and the memory. Every kind is an
+`nn.Module`; Block is one."""
 
 Windows = Sequence[int | None]
 """For each layer how many positions back a query sees, itself included; None for all, 0 for a recurrent layer."""
@@ -28,24 +30,18 @@ HEAD = "lm_head."  # a prefix, since a quantized head is several tensors
 
 
 class Decoder(nn.Module):
-    """Embedding, blocks, norm. `windows` has for each block its attention window, or None for no limit."""
+    """Embedding, blocks, norm."""
 
-    def __init__(self, config: DecoderConfig, blocks: Sequence[Layer], windows: Windows) -> None:
+    def __init__(self, config: DecoderConfig, blocks: Sequence[Layer]) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = list(blocks)
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-        # All layers are level and equal windows make equal masks, so the first of each kind is asked, once.
-        kinds = list(dict.fromkeys(windows))
-        self._first_of_kind = tuple(windows.index(kind) for kind in kinds)
-        self._kind = tuple(kinds.index(window) for window in windows)
 
-    def __call__(self, tokens: mx.array, caches: Caches) -> mx.array:
+    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
         x = self.embed(tokens)  # [B,L,E]
-        masks = [caches[layer].mask(tokens.shape[1]) for layer in self._first_of_kind]
-        offset = mx.array(caches[0].offset, mx.int32)
-        for layer, kind, cache in zip(self.layers, self._kind, caches, strict=True):
-            x = layer(x, masks[kind], cache, offset)
+        for layer in self.layers:
+            x = layer(x, span, memory)
         normed: mx.array = self.norm(x)
         return normed
 
@@ -63,19 +59,19 @@ class CausalLM(nn.Module):
         config: DecoderConfig,
         blocks: Sequence[Layer],
         windows: Windows,
-        decoder: Callable[[DecoderConfig, Sequence[Layer], Windows], Decoder] = Decoder,
+        decoder: Callable[[DecoderConfig, Sequence[Layer]], Decoder] = Decoder,
     ) -> None:
         super().__init__()
         self.vocab_size = config.vocab_size
         self.context_length = config.max_position_embeddings
-        self.model = decoder(config, blocks, windows)
+        self.model = decoder(config, blocks)
         self.tied = config.tie_word_embeddings
         if not self.tied:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self._windows = tuple(windows)
 
-    def __call__(self, tokens: mx.array, caches: Caches) -> mx.array:
-        return self.model(tokens, caches)
+    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
+        return self.model(tokens, span, memory)
 
     def logits(self, hidden: mx.array) -> mx.array:
         head: Callable[[mx.array], mx.array] = (
@@ -83,8 +79,8 @@ class CausalLM(nn.Module):
         )
         return head(hidden)
 
-    def make_caches(self) -> Sequence[Storage]:
-        return [KVCache() if window is None else WindowedKVCache(window) for window in self._windows]
+    def make_memory(self) -> Memory:
+        return Memory(attention=storages(self._windows, WindowedKVCache))
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """Checkpoint names -> parameter names; also settles whether the head is tied.
@@ -104,6 +100,11 @@ class CausalLM(nn.Module):
             self.tied = True
             del self.lm_head
         return {name: array for name, array in renamed.items() if not (self.tied and name.startswith(HEAD))}
+
+
+def storages(windows: Windows, windowed: Callable[[int], KeyValues]) -> dict[int, KeyValues]:
+    """For each layer the storage of its keys and values."""
+    return {layer: KVCache() if window is None else windowed(window) for layer, window in enumerate(windows)}
 
 
 def soft_capped(logits: mx.array, cap: float | None) -> mx.array:

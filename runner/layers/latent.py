@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from runner.cache.base import LayerCache, Mask
+from runner.cache.latent import LatentCache
+from runner.cache.memory import Memory
+from runner.cache.span import Span
 from runner.config.fields import MAX_WIDTH, DecoderConfig, Fields
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.layers import nn
@@ -99,13 +101,14 @@ class Attention(nn.Module):
     find comes back: little for each query, much for each pair. *Expanded*, latents become each head's keys and
     values: much for each position, little for each pair.
 
-    The cache holds [latent, rotated key] as its one head's key, and a value of no width.
+    A position is remembered as [latent, rotated key].
     """
 
-    def __init__(self, decoder: DecoderConfig, config: AttentionConfig, rope: Rope) -> None:
+    def __init__(self, decoder: DecoderConfig, layer: int, config: AttentionConfig, rope: Rope) -> None:
         super().__init__()
         hidden, heads = decoder.hidden_size, decoder.num_attention_heads
         width = config.content + config.rotated  # of a query
+        self.layer = layer
         self.heads = heads
         self.latent, self.content = config.latent, config.content
         self.rotated, self.value = config.rotated, config.value
@@ -124,32 +127,32 @@ class Attention(nn.Module):
         self.unembed_out = HeadLinear(config.latent, config.value, heads)
         self.o_proj = nn.Linear(heads * config.value, hidden, bias=config.bias)
 
-    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
-        """[B,L,E] -> [B,L,E]; `offset` is the cache's, as an int32 scalar shared by all layers."""
+    def __call__(self, x: mx.array, span: Span, memory: Memory) -> mx.array:
+        """[B,L,E] -> [B,L,E]."""
         batch, length, _ = x.shape
-        content, rotated = self.project_queries(x, offset)
-        new = self.project_keys(x, offset)  # [B,1,L,Z+R]
-        keys, _ = cache.update(new, new[..., :0])  # [B,1,S,Z+R]
-        attend = self.absorbed if self.absorbing_is_less(length, keys.shape[2]) else self.expanded
-        out = attend(content, rotated, keys, mask)  # [B,H,L,W]
+        content, rotated = self.project_queries(x, span)
+        storage = memory.latent[self.layer]
+        storage.write(self.project_keys(x, span))
+        attend = self.absorbed if self.absorbing_is_less(length, storage.offset) else self.expanded
+        out = attend(content, rotated, span, storage)  # [B,H,L,W]
         joined = out.transpose(0, 2, 1, 3).reshape(batch, length, -1)  # [B,L,H*W]
         return self.o_proj(joined)
 
-    def project_queries(self, x: mx.array, offset: mx.array) -> tuple[mx.array, mx.array]:
+    def project_queries(self, x: mx.array, span: Span) -> tuple[mx.array, mx.array]:
         """[B,L,E] -> content [B,H,L,C], rotated [B,H,L,R]."""
         batch, length, _ = x.shape
         made = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if self.low_rank else self.q_proj(x)
         made = made.reshape(batch, length, self.heads, -1).transpose(0, 2, 1, 3)  # [B,H,L,C+R]
-        rotated = self.rope(made[..., self.content :], offset)
+        rotated = self.rope(made[..., self.content :], span)
         if self.rope.score_scale != 1.0:  # only a part of each score is a product of rotated numbers
             rotated = rotated * self.rope.score_scale
         return made[..., : self.content], rotated
 
-    def project_keys(self, x: mx.array, offset: mx.array) -> mx.array:
+    def project_keys(self, x: mx.array, span: Span) -> mx.array:
         """[B,L,E] -> what is remembered of it, [B,1,L,Z+R]."""
         made = self.kv_a_proj_with_mqa(x)[:, None]  # [B,1,L,Z+R]
         latent = self.kv_a_layernorm(made[..., : self.latent])
-        return mx.concatenate([latent, self.rope(made[..., self.latent :], offset)], axis=-1)
+        return mx.concatenate([latent, self.rope(made[..., self.latent :], span)], axis=-1)
 
     def absorbing_is_less(self, length: int, kept: int) -> bool:
         """Whether fewer multiplications are absorbed than expanded, for each head."""
@@ -158,28 +161,31 @@ class Attention(nn.Module):
         expanded = kept * maps + pairs * (self.content + self.rotated + self.value)
         return absorbed < expanded
 
-    def absorbed(self, content: mx.array, rotated: mx.array, keys: mx.array, mask: Mask) -> mx.array:
-        """Queries over [B,1,S,Z+R] -> [B,H,L,W]. Whole keys stand for the values, because a slice of them would be
-        copied.
+    def absorbed(self, content: mx.array, rotated: mx.array, span: Span, storage: LatentCache) -> mx.array:
+        """[B,H,L,C] and [B,H,L,R] over what is kept -> [B,H,L,W]. Whole rows stand for the values, because a slice
+        of them would be copied.
         """
         queries = mx.concatenate([self.embed_q(content), rotated], axis=-1)  # [B,H,L,Z+R]
         single = queries.shape[2] == 1
         if single:  # one head of H positions, whose keys are read once, not H heads of one
             queries = queries.swapaxes(1, 2)  # [B,1,H,Z+R]
-        out = mx.fast.scaled_dot_product_attention(queries, keys, keys, scale=self.scale, mask=mask)
+        out = storage.look(queries, span, scale=self.scale)
         if single:
             out = out.swapaxes(1, 2)  # [B,H,1,Z+R]
         return self.unembed_out(out[..., : self.latent])
 
-    def expanded(self, content: mx.array, rotated: mx.array, keys: mx.array, mask: Mask) -> mx.array:
+    def expanded(self, content: mx.array, rotated: mx.array, span: Span, storage: LatentCache) -> mx.array:
         """The same."""
+        keys = storage.kept()  # [B,1,S,Z+R]
         batch, _, kept, _ = keys.shape
         latent = mx.contiguous(keys[..., : self.latent])  # once, not for each head
         shared = mx.broadcast_to(keys[..., self.latent :], (batch, self.heads, kept, self.rotated))
         queries = mx.concatenate([content, rotated], axis=-1)  # [B,H,L,C+R]
         keys = mx.concatenate([self.embed_q.transposed(latent), shared], axis=-1)  # [B,H,S,C+R]
         values = self.unembed_out(latent)  # [B,H,S,W]
-        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
+        return mx.fast.scaled_dot_product_attention(
+            queries, keys, values, scale=self.scale, mask=storage.mask(span)
+        )
 
 
 def split_latent_maps(

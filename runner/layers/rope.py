@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
+from runner.cache.span import Span
 from runner.config.fields import MAX_POSITIONS, Config, Fields, shown
 from runner.errors import BadModelFiles, UnsupportedModel
 
@@ -92,10 +93,8 @@ class Rope:
             rest = head_dim - config.dims
             self._magnitudes = mx.array([config.magnitude] * config.dims + [1.0] * rest, mx.float32)
 
-    def __call__(self, x: mx.array, offset: mx.array) -> mx.array:
-        """[B,H,L,D] at positions [offset, offset+L) -> the same, rotated. `offset` is an int32 scalar: as an
-        array made once a forward it saves each rotation making its own.
-        """
+    def __call__(self, x: mx.array, span: Span) -> mx.array:
+        """[B,H,L,D] at the span's positions -> the same, rotated."""
         if self._dims == 0:
             return x
         if self._magnitudes is not None:
@@ -106,7 +105,7 @@ class Rope:
             traditional=self._traditional,
             base=self._base,
             scale=self._scale,
-            offset=offset,
+            offset=span.starts,
             freqs=self._periods,
         )
 

@@ -68,7 +68,7 @@ def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> Load
         architecture=files.config["architectures"][0],
         model=model,
         tokenizer=tokenizer,
-        slots=Slots(model.make_caches),
+        slots=Slots(model.make_memory),
         context_length=model.context_length,
         prefill_chunk=device.prefill_chunk(),
     )

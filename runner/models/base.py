@@ -12,12 +12,12 @@ Knows nothing about files, tokens or requests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import mlx.core as mx
 
-from runner.cache.base import Caches, Storage
+from runner.cache.memory import Memory
+from runner.cache.span import Span
 
 
 class Model(Protocol):
@@ -26,17 +26,17 @@ class Model(Protocol):
     vocab_size: int
     context_length: int
 
-    def __call__(self, tokens: mx.array, caches: Caches) -> mx.array:
-        """Token ids [B,L] int32 at positions [offset, offset+L) -> hidden states [B,L,E] after the last norm.
+    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
+        """Token ids [B,L] int32 at the span's positions -> hidden states [B,L,E] after the last norm.
 
-        Appends L positions to every cache.
+        The memory then holds the span, too.
         """
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Hidden states [B,L,E] -> raw logits [B,L,V]. Apart, so that prefill can leave it out."""
 
-    def make_caches(self) -> Sequence[Storage]:
-        """Fresh caches, one per layer, of the kinds that this architecture needs."""
+    def make_memory(self) -> Memory:
+        """A fresh memory with the kinds of storages that this architecture needs."""
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """Checkpoint names -> parameter names; drops only what is known to be of no use here."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from runner.cache.base import LayerCache, Mask
-from runner.cache.kv import KVCache
+from runner.cache.memory import Memory
 from runner.cache.rotating import RotatingKVCache
+from runner.cache.span import Span
 from runner.config.fields import (
     FULL,
     MAX_LAYERS,
@@ -31,7 +31,7 @@ from runner.config.fields import (
 from runner.errors import UnsupportedModel
 from runner.layers.attention import Attention
 from runner.layers.block import Block
-from runner.layers.decoder import CausalLM, Decoder, Layer, Windows, soft_capped
+from runner.layers.decoder import CausalLM, Decoder, Layer, soft_capped, storages
 from runner.layers.mlp import GeGLU
 from runner.layers.norms import ZeroCentredNorm, whole_weight
 from runner.layers.rope import Rope, RopeConfig
@@ -142,31 +142,31 @@ def read_ropes(fields: Fields, decoder: DecoderConfig) -> dict[str, RopeConfig]:
 class NormedAttention(Attention):
     """Grouped-query attention over normed queries and keys, with a scale of its own."""
 
-    def __init__(self, config: Gemma3Config, rope: Rope) -> None:
+    def __init__(self, config: Gemma3Config, layer: int, rope: Rope) -> None:
         bias = config.attention_bias
-        super().__init__(config.decoder, rope, qkv_bias=bias, o_bias=bias)
+        super().__init__(config.decoder, layer, rope, qkv_bias=bias, o_bias=bias)
         self.scale = config.scale * rope.score_scale
         self.q_norm = ZeroCentredNorm(config.decoder.head_dim, config.decoder.rms_norm_eps)
         self.k_norm = ZeroCentredNorm(config.decoder.head_dim, config.decoder.rms_norm_eps)
 
-    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
-        queries, keys, values = self.project(x)  # [B,L,H,D], [B,L,K,D], [B,L,K,D]
-        return self.attend(self.q_norm(queries), self.k_norm(keys), values, mask, cache, offset)
+    def project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        queries, keys, values = super().project(x)
+        return self.q_norm(queries), self.k_norm(keys), values
 
 
 class SandwichBlock(Block):
     """Attention, then MLP, each between two norms and added to what came in."""
 
-    def __init__(self, config: Gemma3Config, rope: Rope) -> None:
-        super().__init__(config.decoder, NormedAttention(config, rope), GeGLU(config.decoder))
+    def __init__(self, config: Gemma3Config, layer: int, rope: Rope) -> None:
+        super().__init__(config.decoder, NormedAttention(config, layer, rope), GeGLU(config.decoder))
         hidden, eps = config.decoder.hidden_size, config.decoder.rms_norm_eps
         self.input_layernorm = ZeroCentredNorm(hidden, eps)
         self.post_attention_layernorm = ZeroCentredNorm(hidden, eps)
         self.pre_feedforward_layernorm = ZeroCentredNorm(hidden, eps)
         self.post_feedforward_layernorm = ZeroCentredNorm(hidden, eps)
 
-    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
-        attended = self.self_attn(self.input_layernorm(x), mask, cache, offset)  # [B,L,E]
+    def __call__(self, x: mx.array, span: Span, memory: Memory) -> mx.array:
+        attended = self.self_attn(self.input_layernorm(x), span, memory)  # [B,L,E]
         x = x + self.post_attention_layernorm(attended)  # [B,L,E]
         changed = self.mlp(self.pre_feedforward_layernorm(x))  # [B,L,E]
         return x + self.post_feedforward_layernorm(changed)  # [B,L,E]
@@ -175,8 +175,8 @@ class SandwichBlock(Block):
 class ScaledDecoder(Decoder):
     """The embedding is scaled where it comes in, not where it is the head."""
 
-    def __init__(self, config: DecoderConfig, blocks: Sequence[Layer], windows: Windows) -> None:
-        super().__init__(config, blocks, windows)
+    def __init__(self, config: DecoderConfig, blocks: Sequence[Layer]) -> None:
+        super().__init__(config, blocks)
         self.norm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
         self.scale = config.hidden_size**0.5
 
@@ -190,7 +190,7 @@ class Model(CausalLM):
     def __init__(self, fields: Fields) -> None:
         read = Gemma3Config.read(fields)
         ropes = {kind: Rope(rope, read.decoder.head_dim) for kind, rope in read.ropes.items()}
-        blocks = [SandwichBlock(read, ropes[kind]) for kind in read.kinds]
+        blocks = [SandwichBlock(read, layer, ropes[kind]) for layer, kind in enumerate(read.kinds)]
         super().__init__(read.decoder, blocks, read.windows, ScaledDecoder)
         self._logit_cap = read.logit_cap
         self._multimodal = fields.mapping("text_config") is not None
@@ -198,8 +198,8 @@ class Model(CausalLM):
     def logits(self, hidden: mx.array) -> mx.array:
         return soft_capped(super().logits(hidden), self._logit_cap)
 
-    def make_caches(self) -> list[LayerCache]:
-        return [KVCache() if window is None else RotatingKVCache(window) for window in self._windows]
+    def make_memory(self) -> Memory:
+        return Memory(attention=storages(self._windows, RotatingKVCache))
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """Beside what CausalLM does: the newer prefix `model.language_model.`, the 1 of the norms, and, in a

@@ -10,8 +10,7 @@ rotary positions that leave most of a head alone. What only some models have:
     PLE          an embedding for each layer beside the common one, added at the end of each (per-layer embeddings)
     mixture      experts beside the MLP, both between norms of their own (`gemma4_experts.py`)
 
-A layer that shares has no cache either, so a model has a cache for each of its first layers only. What a cache
-returned is handed on within the forward and dropped at its end: whoever holds it longer has buffers copied.
+A layer that shares has no storage either: it looks at that of the layer that has, in the same forward.
 
 Letters beside those of `models/base.py`: M layers, P width of a per-layer embedding.
 
@@ -28,20 +27,17 @@ from functools import partial
 
 import mlx.core as mx
 
-from runner.cache.base import LayerCache, Mask
-from runner.cache.kv import KVCache
+from runner.cache.memory import Memory
 from runner.cache.rotating import RotatingKVCache
+from runner.cache.span import Span
 from runner.config.fields import DecoderConfig, Fields
 from runner.layers import nn
-from runner.layers.decoder import CausalLM, Decoder, Layer, Windows, soft_capped
+from runner.layers.decoder import CausalLM, Decoder, Layer, soft_capped, storages
 from runner.layers.mlp import GeGLU
 from runner.layers.rope import Rope
 from runner.models.gemma4_config import Gemma4Config, Mixture
 from runner.models.gemma4_experts import Experts, Router, plain_experts
 from runner.models.multimodal import text_part
-
-Shown = tuple[mx.array, mx.array]
-"""Keys and values that a cache returned, both [B,K,S,D]."""
 
 
 class Attention(nn.Module):
@@ -67,28 +63,26 @@ class Attention(nn.Module):
         if not kind.k_eq_v:
             self.v_proj = nn.Linear(hidden, self.kv_heads * kind.head_dim, bias=bias)
 
-    def __call__(
-        self, x: mx.array, mask: Mask, caches: Sequence[LayerCache], seen: list[Shown], offset: mx.array
-    ) -> mx.array:
-        """[B,L,E] -> [B,L,E]. `seen` has for each layer before what its cache returned in this forward."""
+    def __call__(self, x: mx.array, span: Span, memory: Memory) -> mx.array:
+        """[B,L,E] -> [B,L,E]."""
         batch, length, _ = x.shape
-        if not self.shares:
-            seen.append(self.remember(x, caches[self.donor], offset))
-        keys, values = seen[self.donor]
         queries = self.q_norm(self.q_proj(x).reshape(batch, length, self.heads, -1))  # [B,L,H,D]
-        queries = self.rope(queries.transpose(0, 2, 1, 3), offset)  # [B,H,L,D]
-        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
-        joined = out.transpose(0, 2, 1, 3).reshape(batch, length, -1)  # [B,L,H*D]
-        return self.o_proj(joined)
+        queries = self.rope(queries.transpose(0, 2, 1, 3), span)  # [B,H,L,D]
+        storage = memory.attention[self.donor]
+        if self.shares:
+            found = storage.look(queries, span, scale=self.scale)  # [B,H,L,D]
+        else:
+            found = storage.attend(queries, *self.project(x, span), span, scale=self.scale)
+        return self.o_proj(found.transpose(0, 2, 1, 3).flatten(-2))
 
-    def remember(self, x: mx.array, cache: LayerCache, offset: mx.array) -> Shown:
-        """The keys and values of [B,L,E] go into the cache; the norm of values has no weights."""
+    def project(self, x: mx.array, span: Span) -> tuple[mx.array, mx.array]:
+        """[B,L,E] -> keys and values [B,K,L,D]; the norm of values has no weights."""
         batch, length, _ = x.shape
         keys = self.k_proj(x).reshape(batch, length, self.kv_heads, -1)  # [B,L,K,D]
         values = self.v_proj(x).reshape(keys.shape) if "v_proj" in self else keys
         values = mx.fast.rms_norm(values, None, self.eps)
-        keys = self.rope(self.k_norm(keys).transpose(0, 2, 1, 3), offset)  # [B,K,L,D]
-        return cache.update(keys, values.transpose(0, 2, 1, 3))
+        keys = self.rope(self.k_norm(keys).transpose(0, 2, 1, 3), span)
+        return keys, values.transpose(0, 2, 1, 3)
 
 
 class Block(nn.Module):
@@ -111,17 +105,9 @@ class Block(nn.Module):
             self.per_layer_projection = nn.Linear(config.ple_width, hidden, bias=False)
             self.post_per_layer_input_norm = nn.RMSNorm(hidden, eps)
 
-    def __call__(
-        self,
-        x: mx.array,
-        own: mx.array | None,
-        mask: Mask,
-        caches: Sequence[LayerCache],
-        seen: list[Shown],
-        offset: mx.array,
-    ) -> mx.array:
+    def __call__(self, x: mx.array, own: mx.array | None, span: Span, memory: Memory) -> mx.array:
         """[B,L,E] and this layer's embeddings [B,L,P], if there are any -> [B,L,E]."""
-        attended = self.self_attn(self.input_layernorm(x), mask, caches, seen, offset)  # [B,L,E]
+        attended = self.self_attn(self.input_layernorm(x), span, memory)  # [B,L,E]
         x = x + self.post_attention_layernorm(attended)
         x = x + self.post_feedforward_layernorm(self.feed(x))
         if own is not None:
@@ -159,10 +145,8 @@ class MixtureBlock(Block):
 class PerLayerDecoder(Decoder):
     """Scaled embeddings, those of each layer, blocks that share, norm."""
 
-    def __init__(
-        self, config: DecoderConfig, blocks: Sequence[Layer], windows: Windows, ple: tuple[int, int]
-    ) -> None:
-        super().__init__(config, blocks, windows)
+    def __init__(self, config: DecoderConfig, blocks: Sequence[Layer], ple: tuple[int, int]) -> None:
+        super().__init__(config, blocks)
         hidden = config.hidden_size
         rows, self.width = ple
         self.root = math.sqrt(hidden)
@@ -172,14 +156,11 @@ class PerLayerDecoder(Decoder):
             self.per_layer_model_projection = nn.Linear(hidden, width, bias=False)
             self.per_layer_projection_norm = nn.RMSNorm(self.width, config.rms_norm_eps)
 
-    def __call__(self, tokens: mx.array, caches: Sequence[LayerCache]) -> mx.array:
+    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
         x = self.embed(tokens)  # [B,L,E]
         own = self.embed_per_layer(tokens, x)
-        masks = [caches[layer].mask(tokens.shape[1]) for layer in self._first_of_kind]
-        offset = mx.array(caches[0].offset, mx.int32)
-        seen: list[Shown] = []
-        for layer, kind, embedded in zip(self.layers, self._kind, own, strict=True):
-            x = layer(x, embedded, masks[kind], caches, seen, offset)
+        for layer, embedded in zip(self.layers, own, strict=True):
+            x = layer(x, embedded, span, memory)
         normed: mx.array = self.norm(x)
         return normed
 
@@ -213,9 +194,8 @@ class Model(CausalLM):
     def logits(self, hidden: mx.array) -> mx.array:
         return soft_capped(super().logits(hidden), self._logit_cap)
 
-    def make_caches(self) -> list[LayerCache]:
-        windows = self._windows[: self._owners]
-        return [KVCache() if window is None else RotatingKVCache(window) for window in windows]
+    def make_memory(self) -> Memory:
+        return Memory(attention=storages(self._windows[: self._owners], RotatingKVCache))
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """Beside what CausalLM does: the newer prefix `model.language_model.`, one spelling of experts, no keys

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
+from runner.cache.latent import LatentCache
+from runner.cache.memory import Memory
 from runner.config.fields import (
     MAX_EXPERTS,
     MAX_LAYERS,
@@ -187,10 +189,10 @@ class MLP(nn.Module):
         return mixed + self.shared_experts(x) if self.has_shared else mixed
 
 
-def block(config: Glm4MoeLiteConfig, rope: Rope, layer: int) -> Block:
+def block(config: Glm4MoeLiteConfig, layer: int, rope: Rope) -> Block:
     decoder = config.decoder
     mlp = MLP(decoder, config.experts) if config.sparse[layer] else GatedMLP(decoder)
-    return Block(decoder, Attention(decoder, config.attention, rope), mlp)
+    return Block(decoder, Attention(decoder, layer, config.attention, rope), mlp)
 
 
 class Model(CausalLM):
@@ -198,8 +200,12 @@ class Model(CausalLM):
         read = Glm4MoeLiteConfig.read(fields)
         rope = Rope(read.attention.rope, read.attention.rotated)
         layers = range(read.decoder.num_hidden_layers)
-        super().__init__(read.decoder, [block(read, rope, layer) for layer in layers], [None] * len(layers))
+        super().__init__(read.decoder, [block(read, layer, rope) for layer in layers], [None] * len(layers))
         self._config = read
+
+    def make_memory(self) -> Memory:
+        layers = range(self._config.decoder.num_hidden_layers)
+        return Memory(latent={layer: LatentCache() for layer in layers})
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """Dropped: the layers that only guess at further tokens."""

@@ -13,8 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from runner.cache.base import LayerCache, Mask
-from runner.cache.kv import KVCache
+from runner.cache.memory import Memory
 from runner.cache.rotating import RotatingKVCache
 from runner.config.fields import (
     FULL,
@@ -30,7 +29,7 @@ from runner.errors import BadModelFiles
 from runner.layers import moe, nn
 from runner.layers.attention import Attention
 from runner.layers.block import Block
-from runner.layers.decoder import CausalLM
+from runner.layers.decoder import CausalLM, storages
 from runner.layers.rope import Rope, RopeConfig
 
 DEFAULTS: Config = {"rms_norm_eps": 1e-5, "rope_theta": 150_000.0}
@@ -99,16 +98,13 @@ def read_alternate_windows(fields: Fields, decoder: DecoderConfig) -> tuple[int 
 class SinkAttention(Attention):
     """Grouped-query attention with a sink for each head."""
 
-    def __init__(self, config: GptOssConfig, rope: Rope) -> None:
+    def __init__(self, config: GptOssConfig, layer: int, rope: Rope) -> None:
         bias = config.attention_bias
-        super().__init__(config.decoder, rope, qkv_bias=bias, o_bias=bias)
+        super().__init__(config.decoder, layer, rope, qkv_bias=bias, o_bias=bias)
         self.sinks = mx.zeros(config.decoder.num_attention_heads)
 
-    def look(self, queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
-        sinks = self.sinks.astype(queries.dtype)  # [H]
-        return mx.fast.scaled_dot_product_attention(
-            queries, keys, values, scale=self.scale, mask=mask, sinks=sinks
-        )
+    def sink_logits(self, dtype: mx.Dtype) -> mx.array | None:
+        return self.sinks.astype(dtype)
 
 
 class Experts(moe.Experts):
@@ -150,18 +146,19 @@ class MLP(nn.Module):
         return out.sum(axis=1).reshape(x.shape)
 
 
-def block(config: GptOssConfig, rope: Rope) -> Block:
-    return Block(config.decoder, SinkAttention(config, rope), MLP(config))
+def block(config: GptOssConfig, layer: int, rope: Rope) -> Block:
+    return Block(config.decoder, SinkAttention(config, layer, rope), MLP(config))
 
 
 class Model(CausalLM):
     def __init__(self, fields: Fields) -> None:
         read = GptOssConfig.read(fields)
         rope = Rope(read.rope, read.decoder.head_dim)
-        super().__init__(read.decoder, [block(read, rope) for _ in read.windows], read.windows)
+        blocks = [block(read, layer, rope) for layer in range(read.decoder.num_hidden_layers)]
+        super().__init__(read.decoder, blocks, read.windows)
 
-    def make_caches(self) -> list[LayerCache]:
-        return [KVCache() if window is None else RotatingKVCache(window) for window in self._windows]
+    def make_memory(self) -> Memory:
+        return Memory(attention=storages(self._windows, RotatingKVCache))
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """Published files have gate and up in one tensor, in turn: column by column as floats, whose matrices are

@@ -44,17 +44,17 @@ def refuse_sliding_layers(fields: Fields) -> None:
             )
 
 
-def attention(config: LlamaConfig, rope: Rope) -> Attention:
+def attention(config: LlamaConfig, layer: int, rope: Rope) -> Attention:
     bias = config.attention_bias
-    return Attention(config.decoder, rope, qkv_bias=bias, o_bias=bias)
+    return Attention(config.decoder, layer, rope, qkv_bias=bias, o_bias=bias)
 
 
 def mlp(config: LlamaConfig) -> GatedMLP:
     return GatedMLP(config.decoder, bias=config.mlp_bias)
 
 
-def block(config: LlamaConfig, rope: Rope) -> Block:
-    return Block(config.decoder, attention(config, rope), mlp(config))
+def block(config: LlamaConfig, layer: int, rope: Rope) -> Block:
+    return Block(config.decoder, attention(config, layer, rope), mlp(config))
 
 
 class Model(CausalLM):
@@ -64,5 +64,5 @@ class Model(CausalLM):
         read = LlamaConfig.read(fields)
         rope = Rope(read.rope, read.decoder.head_dim)
         layers = read.decoder.num_hidden_layers
-        blocks = [block(read, rope) for _ in range(layers)]
+        blocks = [block(read, layer, rope) for layer in range(layers)]
         super().__init__(read.decoder, blocks, windows=[None] * layers)

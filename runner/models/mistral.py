@@ -37,16 +37,16 @@ class MistralConfig:
         )
 
 
-def attention(config: MistralConfig, rope: Rope) -> Attention:
-    return Attention(config.decoder, rope, qkv_bias=False, o_bias=False)
+def attention(config: MistralConfig, layer: int, rope: Rope) -> Attention:
+    return Attention(config.decoder, layer, rope, qkv_bias=False, o_bias=False)
 
 
 def mlp(config: MistralConfig) -> GatedMLP:
     return GatedMLP(config.decoder)
 
 
-def block(config: MistralConfig, rope: Rope) -> Block:
-    return Block(config.decoder, attention(config, rope), mlp(config))
+def block(config: MistralConfig, layer: int, rope: Rope) -> Block:
+    return Block(config.decoder, attention(config, layer, rope), mlp(config))
 
 
 class Model(CausalLM):
@@ -55,4 +55,5 @@ class Model(CausalLM):
     def __init__(self, fields: Fields) -> None:
         read = MistralConfig.read(fields)
         rope = Rope(read.rope, read.decoder.head_dim)
-        super().__init__(read.decoder, [block(read, rope) for _ in read.windows], read.windows)
+        blocks = [block(read, layer, rope) for layer in range(read.decoder.num_hidden_layers)]
+        super().__init__(read.decoder, blocks, read.windows)

@@ -52,16 +52,16 @@ def read_upper_windows(fields: Fields, decoder: DecoderConfig) -> tuple[int | No
     return read_windows(fields, decoder, window, default)
 
 
-def attention(config: Qwen2Config, rope: Rope) -> Attention:
-    return Attention(config.decoder, rope, qkv_bias=True, o_bias=False)
+def attention(config: Qwen2Config, layer: int, rope: Rope) -> Attention:
+    return Attention(config.decoder, layer, rope, qkv_bias=True, o_bias=False)
 
 
 def mlp(config: Qwen2Config) -> GatedMLP:
     return GatedMLP(config.decoder)
 
 
-def block(config: Qwen2Config, rope: Rope) -> Block:
-    return Block(config.decoder, attention(config, rope), mlp(config))
+def block(config: Qwen2Config, layer: int, rope: Rope) -> Block:
+    return Block(config.decoder, attention(config, layer, rope), mlp(config))
 
 
 class Model(CausalLM):
@@ -70,4 +70,5 @@ class Model(CausalLM):
     def __init__(self, fields: Fields) -> None:
         read = Qwen2Config.read(fields)
         rope = Rope(read.rope, read.decoder.head_dim)
-        super().__init__(read.decoder, [block(read, rope) for _ in read.windows], read.windows)
+        blocks = [block(read, layer, rope) for layer in range(read.decoder.num_hidden_layers)]
+        super().__init__(read.decoder, blocks, read.windows)

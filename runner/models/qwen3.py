@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from runner.cache.base import LayerCache, Mask
 from runner.config.fields import DecoderConfig, Fields
 from runner.layers import nn
 from runner.layers.attention import Attention
@@ -49,23 +48,23 @@ def ignore_norms(fields: Fields) -> None:
 class NormedAttention(Attention):
     """Grouped-query attention over normed queries and keys."""
 
-    def __init__(self, config: Qwen3Config, rope: Rope) -> None:
+    def __init__(self, config: Qwen3Config, layer: int, rope: Rope) -> None:
         bias = config.attention_bias
-        super().__init__(config.decoder, rope, qkv_bias=bias, o_bias=bias)
+        super().__init__(config.decoder, layer, rope, qkv_bias=bias, o_bias=bias)
         self.q_norm = nn.RMSNorm(config.decoder.head_dim, config.decoder.rms_norm_eps)
         self.k_norm = nn.RMSNorm(config.decoder.head_dim, config.decoder.rms_norm_eps)
 
-    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
-        queries, keys, values = self.project(x)  # [B,L,H,D], [B,L,K,D], [B,L,K,D]
-        return self.attend(self.q_norm(queries), self.k_norm(keys), values, mask, cache, offset)
+    def project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        queries, keys, values = super().project(x)
+        return self.q_norm(queries), self.k_norm(keys), values
 
 
 def mlp(config: Qwen3Config) -> GatedMLP:
     return GatedMLP(config.decoder)
 
 
-def block(config: Qwen3Config, rope: Rope) -> Block:
-    return Block(config.decoder, NormedAttention(config, rope), mlp(config))
+def block(config: Qwen3Config, layer: int, rope: Rope) -> Block:
+    return Block(config.decoder, NormedAttention(config, layer, rope), mlp(config))
 
 
 class Model(CausalLM):
@@ -74,4 +73,5 @@ class Model(CausalLM):
     def __init__(self, fields: Fields) -> None:
         read = Qwen3Config.read(fields)
         rope = Rope(read.rope, read.decoder.head_dim)
-        super().__init__(read.decoder, [block(read, rope) for _ in read.windows], read.windows)
+        blocks = [block(read, layer, rope) for layer in range(read.decoder.num_hidden_layers)]
+        super().__init__(read.decoder, blocks, read.windows)

@@ -100,8 +100,8 @@ def mlp(config: Qwen3MoeConfig, layer: int) -> GatedMLP | SparseMLP:
     )
 
 
-def block(config: Qwen3MoeConfig, rope: Rope, layer: int) -> Block:
-    return Block(config.dense.decoder, NormedAttention(config.dense, rope), mlp(config, layer))
+def block(config: Qwen3MoeConfig, layer: int, rope: Rope) -> Block:
+    return Block(config.dense.decoder, NormedAttention(config.dense, layer, rope), mlp(config, layer))
 
 
 class Model(CausalLM):
@@ -111,7 +111,7 @@ class Model(CausalLM):
         read = Qwen3MoeConfig.read(fields)
         decoder = read.dense.decoder
         rope = Rope(read.dense.rope, decoder.head_dim)
-        blocks = [block(read, rope, layer) for layer in range(decoder.num_hidden_layers)]
+        blocks = [block(read, layer, rope) for layer in range(decoder.num_hidden_layers)]
         super().__init__(decoder, blocks, read.dense.windows)
         self._experts = read.experts
 

@@ -18,15 +18,16 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from runner.cache.base import LayerCache, Mask, StateCache, Storage
 from runner.cache.kv import KVCache
+from runner.cache.memory import Memory
 from runner.cache.recurrent import RecurrentCache
+from runner.cache.span import Span
 from runner.config.fields import DecoderConfig, Fields
 from runner.errors import BadModelFiles
 from runner.layers import moe, nn
 from runner.layers.attention import Attention
 from runner.layers.block import MLP, Block
-from runner.layers.decoder import CausalLM, Decoder, Layer, Windows
+from runner.layers.decoder import CausalLM, Decoder, Layer
 from runner.layers.gated_delta import GatedDeltaNet
 from runner.layers.mlp import GatedMLP
 from runner.layers.norms import ZeroCentredNorm, whole_weight
@@ -39,9 +40,9 @@ from runner.models.qwen3_next_config import RECURRENT, HybridConfig, MixtureConf
 class GatedAttention(Attention):
     """Grouped-query attention over normed queries and keys, whose output goes through a gate, number by number."""
 
-    def __init__(self, config: HybridConfig, rope: Rope) -> None:
+    def __init__(self, config: HybridConfig, layer: int, rope: Rope) -> None:
         bias = config.attention_bias
-        super().__init__(config.decoder, rope, qkv_bias=bias, o_bias=bias)
+        super().__init__(config.decoder, layer, rope, qkv_bias=bias, o_bias=bias)
         hidden, head_dim, eps = (
             config.decoder.hidden_size,
             config.decoder.head_dim,
@@ -51,15 +52,11 @@ class GatedAttention(Attention):
         self.q_norm = ZeroCentredNorm(head_dim, eps)
         self.k_norm = ZeroCentredNorm(head_dim, eps)
 
-    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, offset: mx.array) -> mx.array:
-        batch, length, _ = x.shape
+    def __call__(self, x: mx.array, span: Span, memory: Memory) -> mx.array:
         both, keys, values = self.project(x)  # [B,L,H,2*D], [B,L,K,D], [B,L,K,D]
         queries, gate = mx.split(both, 2, axis=-1)  # [B,L,H,D]
-        queries = self.rope(self.q_norm(queries).transpose(0, 2, 1, 3), offset)  # [B,H,L,D]
-        keys = self.rope(self.k_norm(keys).transpose(0, 2, 1, 3), offset)  # [B,K,L,D]
-        keys, values = cache.update(keys, values.transpose(0, 2, 1, 3))  # [B,K,S,D]
-        out = self.look(queries, keys, values, mask).transpose(0, 2, 1, 3)  # [B,L,H,D]
-        return self.o_proj((out * mx.sigmoid(gate)).reshape(batch, length, -1))
+        found = self.attend(self.q_norm(queries), self.k_norm(keys), values, span, memory)  # [B,L,H,D]
+        return self.o_proj((found * mx.sigmoid(gate)).flatten(-2))
 
 
 class LinearAttention(GatedDeltaNet):
@@ -115,25 +112,26 @@ class AttentionBlock(Block):
 
 
 class LinearBlock(nn.Module):
-    """A layer of linear attention: what came before is in its state, so it needs neither mask nor positions."""
+    """A layer of linear attention: what came before is in its state, so it needs no positions."""
 
-    def __init__(self, config: DecoderConfig, attention: GatedDeltaNet, mlp: MLP) -> None:
+    def __init__(self, config: DecoderConfig, layer: int, attention: GatedDeltaNet, mlp: MLP) -> None:
         super().__init__()
+        self.layer = layer
         self.linear_attn = attention
         self.mlp = mlp
         self.input_layernorm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
 
-    def __call__(self, x: mx.array, mask: Mask, cache: StateCache, offset: mx.array) -> mx.array:
-        x = x + self.linear_attn(self.input_layernorm(x), cache)  # [B,L,E]
+    def __call__(self, x: mx.array, span: Span, memory: Memory) -> mx.array:
+        x = x + self.linear_attn(self.input_layernorm(x), memory.recurrent[self.layer])  # [B,L,E]
         return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]
 
 
 class ZeroCentredDecoder(Decoder):
     """Its last norm is of the kind that the blocks have."""
 
-    def __init__(self, config: DecoderConfig, blocks: Sequence[Layer], windows: Windows) -> None:
-        super().__init__(config, blocks, windows)
+    def __init__(self, config: DecoderConfig, blocks: Sequence[Layer]) -> None:
+        super().__init__(config, blocks)
         self.norm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
 
 
@@ -152,15 +150,20 @@ class HybridModel(CausalLM):
 
         def block(layer: int) -> Layer:
             if config.windows[layer] == RECURRENT:
-                return LinearBlock(config.decoder, linear(config), mlp(layer))
-            return AttentionBlock(config.decoder, GatedAttention(config, rope), mlp(layer))
+                return LinearBlock(config.decoder, layer, linear(config), mlp(layer))
+            return AttentionBlock(config.decoder, GatedAttention(config, layer, rope), mlp(layer))
 
         blocks = [block(layer) for layer in range(config.decoder.num_hidden_layers)]
         super().__init__(config.decoder, blocks, config.windows, ZeroCentredDecoder)
         self._experts = experts
 
-    def make_caches(self) -> Sequence[Storage]:
-        return [RecurrentCache() if window == RECURRENT else KVCache() for window in self._windows]
+    def make_memory(self) -> Memory:
+        recurrent = [layer for layer, window in enumerate(self._windows) if window == RECURRENT]
+        attention = [layer for layer, window in enumerate(self._windows) if window != RECURRENT]
+        return Memory(
+            attention={layer: KVCache() for layer in attention},
+            recurrent={layer: RecurrentCache() for layer in recurrent},
+        )
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """Beside what CausalLM does: no vision and no further tokens, the newer prefix `model.language_model.`,

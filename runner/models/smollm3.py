@@ -93,17 +93,17 @@ def read_unrotated_windows(
     return read_windows(fields, decoder, window, default)
 
 
-def attention(config: SmolLM3Config, rope: Rope) -> Attention:
+def attention(config: SmolLM3Config, layer: int, rope: Rope) -> Attention:
     bias = config.attention_bias
-    return Attention(config.decoder, rope, qkv_bias=bias, o_bias=bias)
+    return Attention(config.decoder, layer, rope, qkv_bias=bias, o_bias=bias)
 
 
 def mlp(config: SmolLM3Config) -> GatedMLP:
     return GatedMLP(config.decoder, bias=config.mlp_bias)
 
 
-def block(config: SmolLM3Config, rope: Rope) -> Block:
-    return Block(config.decoder, attention(config, rope), mlp(config))
+def block(config: SmolLM3Config, layer: int, rope: Rope) -> Block:
+    return Block(config.decoder, attention(config, layer, rope), mlp(config))
 
 
 class Model(CausalLM):
@@ -113,5 +113,5 @@ class Model(CausalLM):
         read = SmolLM3Config.read(fields)
         head_dim = read.decoder.head_dim
         rope, none = Rope(read.rope, head_dim), Rope(replace(read.rope, dims=0), head_dim)
-        blocks = [block(read, rope if rotated else none) for rotated in read.rotated]
+        blocks = [block(read, layer, rope if on else none) for layer, on in enumerate(read.rotated)]
         super().__init__(read.decoder, blocks, read.windows)

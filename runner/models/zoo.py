@@ -32,11 +32,12 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from runner.cache.base import Caches, Storage
+from runner.cache.borrowed import BorrowedCaches
+from runner.cache.memory import Memory
+from runner.cache.span import Span
 from runner.config.fields import MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, Config, Fields, shown
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.layers import nn
-from runner.models.zoo_caches import BorrowedCaches
 
 log = logging.getLogger(__name__)
 
@@ -141,19 +142,20 @@ class Model(nn.Module):
         self._theirs.eval()  # no dropout
         _refuse_packed(self._theirs, kind)
 
-    def __call__(self, tokens: mx.array, caches: Caches) -> mx.array:
-        """[B,L] -> raw logits [B,L,V]; there is one cache, of all layers."""
-        (cache,) = caches
-        cache.expect(tokens.shape[1])
-        logits: mx.array = self._theirs(tokens, cache=cache.native)
+    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
+        """[B,L] -> raw logits [B,L,V]."""
+        storage = memory.borrowed
+        assert storage is not None
+        storage.expect(span.length)
+        logits: mx.array = self._theirs(tokens, cache=storage.native)
         return logits
 
     def logits(self, hidden: mx.array) -> mx.array:
         return hidden
 
-    def make_caches(self) -> Sequence[Storage]:
+    def make_memory(self) -> Memory:
         kinds = importlib.import_module("mlx_lm.models.cache")
-        return [BorrowedCaches(lambda: kinds.make_prompt_cache(self._theirs), kinds)]
+        return Memory(borrowed=BorrowedCaches(lambda: kinds.make_prompt_cache(self._theirs), kinds))
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         with _trouble(f"mlx-lm's {self._kind} cannot take these tensors"):
@@ -187,7 +189,8 @@ class Model(nn.Module):
     def load_weights(self, file_or_weights: Any, strict: bool = True) -> Any:
         self._theirs.load_weights(file_or_weights, strict)
         with _trouble(f"mlx-lm's {self._kind} cannot run"):
-            width = self(mx.array([[0]]), self.make_caches()).shape[-1]  # a graph: nothing is computed
+            memory = self.make_memory()
+            width = self(mx.array([[0]]), memory.span(1), memory).shape[-1]  # a graph: nothing is computed
         if width != self.vocab_size:
             raise UnsupportedModel(
                 f"config.json: vocab_size is {self.vocab_size}, but mlx-lm's {self._kind} has logits for {width}"

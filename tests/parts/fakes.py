@@ -7,10 +7,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from runner.cache.base import Caches, Storage
+from runner.cache.base import Storage
 from runner.cache.kv import KVCache
+from runner.cache.memory import Memory
 from runner.cache.recurrent import RecurrentCache
 from runner.cache.slots import Slots
+from runner.cache.span import Span
 from runner.loading.loaded_model import LoadedModel
 from runner.models.base import Model
 from runner.text.tokenizer import Tokenizer
@@ -36,13 +38,13 @@ class ScriptedModel:
         self.fail_at: int | None = None
         self.forwarded: list[int] = []  # lengths of the forwards
 
-    def __call__(self, tokens: mx.array, caches: Caches) -> mx.array:
-        offset, length = caches[0].offset, tokens.shape[1]
+    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
+        offset, length = span.offset, span.length
         self.forwarded.append(length)
         keys = tokens.astype(mx.float32).reshape(1, 1, length, 1)
-        for layer, cache in enumerate(caches):
-            self.write(layer, cache, keys)
-            if self.fail_at is not None and cache.offset > self.fail_at:
+        for layer in range(2):
+            self.write(layer, memory, keys, span)
+            if self.fail_at is not None and span.offset + length > self.fail_at:
                 raise RuntimeError("[metal::malloc] Attempting to allocate 99 bytes\nwhich is too much")
         return mx.arange(offset, offset + length).reshape(1, length, 1)
 
@@ -53,11 +55,11 @@ class ScriptedModel:
         logits = (mx.arange(self.vocab_size) == chosen[:, None]) * 10.0
         return logits.reshape(1, len(rows), self.vocab_size)
 
-    def write(self, layer: int, cache: Any, keys: mx.array) -> None:
-        cache.update(keys, keys)
+    def write(self, layer: int, memory: Memory, keys: mx.array, span: Span) -> None:
+        memory.attention[layer].attend(keys, keys, keys, span, scale=1.0)
 
-    def make_caches(self) -> Sequence[Storage]:
-        return [KVCache(), KVCache()]
+    def make_memory(self) -> Memory:
+        return Memory(attention={0: KVCache(), 1: KVCache()})
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         return weights
@@ -72,15 +74,16 @@ class ScriptedModel:
 class RecurrentModel(ScriptedModel):
     """A ScriptedModel whose second layer is recurrent: its state is all tokens so far."""
 
-    def write(self, layer: int, cache: Any, keys: mx.array) -> None:
+    def write(self, layer: int, memory: Memory, keys: mx.array, span: Span) -> None:
         if layer == 0:
-            cache.update(keys, keys)
+            super().write(layer, memory, keys, span)
         else:
-            before = [cache.state[0]] if cache.state else []
-            cache.replace((mx.concatenate([*before, keys], axis=2),), keys.shape[2])
+            storage = memory.recurrent[layer]
+            before = [storage.state[0]] if storage.state else []
+            storage.replace((mx.concatenate([*before, keys], axis=2),), span.length)
 
-    def make_caches(self) -> Sequence[Storage]:
-        return [KVCache(), RecurrentCache()]
+    def make_memory(self) -> Memory:
+        return Memory(attention={0: KVCache()}, recurrent={1: RecurrentCache()})
 
 
 class Alarm:
@@ -110,7 +113,7 @@ def loaded(model: Model, chunk: int = 8) -> LoadedModel:
         architecture="Fake",
         model=model,
         tokenizer=tokenizer(),
-        slots=Slots(model.make_caches),
+        slots=Slots(model.make_memory),
         context_length=model.context_length,
         prefill_chunk=chunk,
     )

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from runner import models
-from runner.cache.base import Caches, Storage
+from runner.cache.kv import KVCache
+from runner.cache.memory import Memory
 from runner.cache.slots import Slots
+from runner.cache.span import Span
 from runner.generation.alone import complete
 from runner.loading.loaded_model import LoadedModel
 from runner.models.base import Model
@@ -90,25 +92,25 @@ class Recording:
         self.seen: list[mx.array] = []
         self.fail_in: int | None = None  # forwards from now
 
-    def __call__(self, tokens: mx.array, caches: Caches) -> mx.array:
+    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
         if self.fail_in is not None:
             self.fail_in -= 1
             if self.fail_in < 0:
-                if len(caches) == 1:  # of all layers together
-                    self.inner(tokens, caches)
+                if memory.borrowed is not None:
+                    self.inner(tokens, span, memory)
                     raise RuntimeError("injected")
-                half = list(caches)
-                half[1] = _Failing()  # the first layer's offset has moved by then, the second's has not
-                return self.inner(tokens, half)
-        return self.inner(tokens, caches)
+                last = max(memory.attention)  # the layers before it have moved by then
+                half = Memory({**memory.attention, last: _Failing()}, recurrent=memory.recurrent)
+                return self.inner(tokens, span, half)
+        return self.inner(tokens, span, memory)
 
     def logits(self, hidden: mx.array) -> mx.array:
         logits = self.inner.logits(hidden)
         self.seen.append(logits[0, -1])
         return logits
 
-    def make_caches(self) -> Sequence[Storage]:
-        return self.inner.make_caches()
+    def make_memory(self) -> Memory:
+        return self.inner.make_memory()
 
     def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         return weights
@@ -120,28 +122,9 @@ class Recording:
         return self
 
 
-class _Failing:
-    offset = 0
-    nbytes = 0
-    checkpointed = False
-
-    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+class _Failing(KVCache):
+    def attend(self, *arrays: Any, **options: Any) -> mx.array:
         raise RuntimeError("injected")
-
-    def mask(self, length: int) -> None: ...
-
-    def rewind(self, to: int) -> bool:
-        return True
-
-    def restorable(self, to: int) -> int:
-        return to
-
-    def checkpoint(self) -> None: ...
-
-    def reserve(self, total: int) -> None: ...
-
-    def arrays(self) -> list[mx.array]:
-        return []
 
 
 @functools.cache
@@ -153,8 +136,9 @@ def real_model(kind: str) -> Model:
 
 
 def fresh_logits(model: Model, tokens: Sequence[int]) -> mx.array:
-    """[len(tokens), V]: one forward, empty caches."""
-    return model.logits(model(mx.array([list(tokens)]), model.make_caches()))[0]
+    """[len(tokens), V]: one forward, empty memory."""
+    memory = model.make_memory()
+    return model.logits(model(mx.array([list(tokens)]), memory.span(len(tokens)), memory))[0]
 
 
 class AnySequenceOfRequests(RuleBasedStateMachine):
@@ -168,7 +152,7 @@ class AnySequenceOfRequests(RuleBasedStateMachine):
             architecture="Tiny",
             model=self.model,
             tokenizer=tokenizer(bos=True),
-            slots=Slots(self.model.make_caches),
+            slots=Slots(self.model.make_memory),
             context_length=self.model.context_length,
             prefill_chunk=chunk,
         )
@@ -241,9 +225,9 @@ class AnySequenceOfRequests(RuleBasedStateMachine):
         """Decoding runs ahead: of a request that ended there may be a position more than tokens that were read."""
         if not hasattr(self, "loaded") or not (tokens := self.loaded.slots.tokens(0)):
             return
-        offsets = {cache.offset for cache in self.loaded.slots.caches(0)}
-        assert len(offsets) == 1
-        assert offsets.pop() - len(tokens) in (0, 1)
+        memory = self.loaded.slots.memory(0)
+        assert memory.is_level
+        assert memory.offset - len(tokens) in (0, 1)
 
 
 TestAnySequenceOfRequests = AnySequenceOfRequests.TestCase

@@ -11,36 +11,46 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.cache.base import LayerCache, Storage
+from runner.cache.base import KeyValues, Storage
 from runner.cache.kv import KVCache
+from runner.cache.latent import LatentCache
+from runner.cache.memory import Memory
 from runner.cache.recurrent import CHECKPOINTS, RecurrentCache
 from runner.cache.rotating import RotatingKVCache
-from runner.cache.slots import restorable
+from runner.cache.span import Span
 from runner.cache.windowed import WindowedKVCache
 
-KINDS: dict[str, Callable[[int], LayerCache]] = {
+Kind = KeyValues | LatentCache
+
+WIDTH = 300  # numbers that a test may write
+KINDS: dict[str, Callable[[int], Kind]] = {
     "plain": lambda window: KVCache(),
+    "latent": lambda window: LatentCache(),
     "windowed": WindowedKVCache,
     "rotating": RotatingKVCache,
 }
 SCRIPTS = st.lists(st.tuples(st.integers(1, 24), st.integers(0, 30)), min_size=1, max_size=12)
 
 
-def write(cache: LayerCache, numbers: list[int]) -> list[list[int]]:
-    """Append keys that hold these numbers; what each of their queries sees."""
-    length = len(numbers)
-    mask = cache.mask(length)
-    row = mx.array(numbers, mx.float32).reshape(1, 1, length, 1)
-    keys, values = cache.update(row, mx.concatenate([row, -row], axis=3))
-    assert mx.array_equal(values, mx.concatenate([keys, -keys], axis=3)), "values go with their keys"
-    shown: Any = keys.reshape(-1).tolist()
-    if isinstance(mask, mx.array):
-        allowed: Any = mask.tolist()
-        assert len(allowed) == length
-        return [[key for key, yes in zip(shown, row, strict=True) if yes] for row in allowed]
-    assert mask == "causal" or length == 1
-    behind = len(shown) - length
-    return [shown[: behind + i + 1] for i in range(length)]
+def write(cache: Kind, numbers: list[int]) -> list[list[int]]:
+    """Feed positions that hold these numbers; what each of their queries sees, by attention itself.
+
+    A number is a key and a value of its own, so with a scale of 0 a query finds the mean of all that it sees, and
+    with a large one the number that it asks for.
+    """
+    span = Span(cache.offset, len(numbers))
+    rows = mx.eye(WIDTH)[mx.array(numbers)][None, None]  # [1,1,L,D]
+    if isinstance(cache, LatentCache):
+        cache.write(rows)
+    else:
+        asked = cache.attend(rows, rows, rows, span, scale=1e4)
+        assert mx.allclose(asked, rows), "values go with their keys"
+    assert mx.allclose(cache.look(rows, span, scale=1e4), rows)
+    means: Any = cache.look(rows, span, scale=0.0)[0, 0].tolist()
+    seen = [[number for number, share in enumerate(mean) if share > 0] for mean in means]
+    for mean, visible in zip(means, seen, strict=True):
+        assert [mean[number] for number in visible] == pytest.approx([1 / len(visible)] * len(visible))
+    return seen
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,7 +60,7 @@ def test_a_storage_shows_what_a_list_would(kind: str, window: int, script: list[
     """Every write has numbers of its own, so what a rewind forgot is never taken for what came instead."""
     cache = KINDS[kind](window)
     held: list[int] = []
-    reach = 1_000 if kind == "plain" else window
+    reach = window if kind in ("windowed", "rotating") else WIDTH
     written = longest = furthest = 0
     for length, back in script:
         numbers = list(range(written, written + length))
@@ -71,7 +81,7 @@ def test_a_storage_shows_what_a_list_would(kind: str, window: int, script: list[
             assert cache.offset == before
         assert cache.offset == len(held)
         if kind == "rotating":
-            assert cache.nbytes <= (2 * window + longest) * 3 * 4, "three numbers of four bytes a row"
+            assert cache.nbytes <= (2 * window + longest) * 2 * WIDTH * 4
 
 
 def foretells(cache: Storage) -> None:
@@ -146,13 +156,14 @@ def test_layers_of_different_kinds_go_back_to_where_all_of_them_can() -> None:
         advance(recurrent, numbers)
         if start == 10:
             recurrent.checkpoint()
-    caches: list[Storage] = [plain, recurrent, rotating]
-    assert [cache.restorable(58) for cache in caches] == [58, 50, 58]
-    assert restorable(caches, 58) == 50
-    assert [cache.restorable(49) for cache in caches] == [49, 20, 49]
-    assert restorable(caches, 49) == 0, "at 20 the rotating one says no"
-    assert restorable([plain, recurrent], 49) == 20
-    assert all(cache.rewind(50) for cache in caches)
+    memory = Memory(attention={0: plain, 2: rotating}, recurrent={1: recurrent})
+    assert [storage.restorable(58) for storage in (plain, recurrent, rotating)] == [58, 50, 58]
+    assert memory.restorable(58) == 50
+    assert [storage.restorable(49) for storage in (plain, recurrent, rotating)] == [49, 20, 49]
+    assert memory.restorable(49) == 0, "at 20 the rotating one says no"
+    assert Memory(attention={0: plain}, recurrent={1: recurrent}).restorable(49) == 20
+    assert memory.rewind(50)
+    assert memory.is_level
 
 
 def test_the_same_checkpoint_twice_counts_once() -> None:
@@ -188,7 +199,7 @@ def test_a_rotating_storage_says_no_once_a_needed_position_is_gone() -> None:
 def test_a_rotating_storage_stays_small_however_long_it_runs() -> None:
     cache = RotatingKVCache(8)
     for number in range(500):
-        write(cache, [number])
+        write(cache, [number % WIDTH])
         mx.eval(cache.arrays())
     assert cache.capacity <= 17
 

@@ -44,9 +44,9 @@ def done(events: list[Event]) -> Done:
 def slot_is_true(model: LoadedModel) -> None:
     """The slot's tokens are those whose keys its storages hold, which may be one ahead."""
     tokens = model.slots.tokens(0)
-    for cache in model.slots.caches(0) if tokens else ():
-        assert held(cache)[: len(tokens)] == tokens
-        assert len(held(cache)) - len(tokens) in (0, 1)
+    for storage in model.slots.memory(0).storages if tokens else ():
+        assert held(storage)[: len(tokens)] == tokens
+        assert len(held(storage)) - len(tokens) in (0, 1)
 
 
 def test_a_short_answer_ends_at_eos_which_is_neither_sent_nor_counted() -> None:
@@ -313,12 +313,11 @@ def test_a_slot_that_ran_ahead_goes_back_to_the_furthest_point_that_all_layers_c
     model = saying("x", "p", kind=RecurrentModel)
     slots = model.slots
     slots.take(0)
-    caches = slots.begin(0, matched=0, total=9)
-    model.model(mx.array([[1, 2, 3]]), caches)
-    for cache in caches:
-        cache.checkpoint()
+    memory = slots.begin(0, matched=0, total=9)
+    model.model(mx.array([[1, 2, 3]]), memory.span(3), memory)
+    memory.checkpoint()
     for token in (4, 5, 6):
-        model.model(mx.array([[token]]), caches)
+        model.model(mx.array([[token]]), memory.span(1), memory)
     slots.give(0, [1, 2, 3, 4])
     assert slots.tokens(0) == [1, 2, 3, 4]
     assert slots.match([1, 2, 3, 4, 5]).matched == 3, "the recurrent layer holds 3, the last two and 6"

@@ -1,0 +1,51 @@
+"""A buffer of rows that are written once and read as one slice.
+
+A slice assignment into an array that nobody else holds happens in place, so writing L rows moves no others.
+
+B rows of a batch, H heads, R rows of the buffer, D width.
+
+Knows nothing about positions: rows are counted from the buffer's beginning.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+
+class Buffer:
+    """[B,H,R,D], empty at first; it takes its shape and type from what is written first."""
+
+    def __init__(self) -> None:
+        self._array: mx.array | None = None
+
+    @property
+    def rows(self) -> int:
+        """R, 0 before the first `resize`."""
+        return 0 if self._array is None else self._array.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self._array is None else self._array.nbytes
+
+    def resize(self, rows: int, like: mx.array, kept: slice = slice(0)) -> None:
+        """Take room for `rows` rows of `like`'s kind, of which the first are the `kept` ones of now."""
+        batch, heads, _, width = like.shape
+        count = 0 if self._array is None else len(range(self.rows)[kept])
+        room = mx.zeros((batch, heads, rows - count, width), like.dtype)
+        if self._array is None or count == 0:
+            self._array = room
+        else:
+            self._array = mx.concatenate([self._array[..., kept, :], room], axis=2)
+
+    def write(self, start: int, new: mx.array) -> None:
+        """Rows [start, start + L) become `new` [B,H,L,D]."""
+        assert self._array is not None
+        self._array[..., start : start + new.shape[2], :] = new
+
+    def read(self, start: int, end: int) -> mx.array:
+        """Rows [start, end), [B,H,end-start,D]; to be used in this forward and not kept, or a write would copy."""
+        assert self._array is not None
+        return self._array[..., start:end, :]
+
+    def arrays(self) -> list[mx.array]:
+        return [] if self._array is None else [self._array]

@@ -1,0 +1,91 @@
+"""What a model remembers of one sequence: all its layers' storages together.
+
+A layer finds its storage under its own number. Who feeds the model asks for the next span here and never sees a
+storage: what one can do, all do together.
+
+Knows nothing about tokens or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import mlx.core as mx
+
+from runner.cache.base import KeyValues, Storage
+from runner.cache.borrowed import BorrowedCaches
+from runner.cache.latent import LatentCache
+from runner.cache.recurrent import RecurrentCache
+from runner.cache.span import Span
+
+
+class Memory:
+    """The storages by kind and number of layer; `borrowed` is one of all layers of a model of mlx-lm's."""
+
+    def __init__(
+        self,
+        attention: Mapping[int, KeyValues] | None = None,
+        latent: Mapping[int, LatentCache] | None = None,
+        recurrent: Mapping[int, RecurrentCache] | None = None,
+        borrowed: BorrowedCaches | None = None,
+    ) -> None:
+        self.attention = attention or {}
+        self.latent = latent or {}
+        self.recurrent = recurrent or {}
+        self.borrowed = borrowed
+        self.storages: Sequence[Storage] = (
+            *self.attention.values(),
+            *self.latent.values(),
+            *self.recurrent.values(),
+            *([] if borrowed is None else [borrowed]),
+        )
+
+    @property
+    def offset(self) -> int:
+        """Positions written so far."""
+        return self.storages[0].offset
+
+    @property
+    def is_level(self) -> bool:
+        """Whether all storages hold the same positions; between forwards they do, unless one failed midway."""
+        return all(storage.offset == self.offset for storage in self.storages)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held in buffers, reserved room included."""
+        return sum(storage.nbytes for storage in self.storages)
+
+    @property
+    def checkpointed(self) -> bool:
+        """Whether some storage can only go back to checkpoints."""
+        return any(storage.checkpointed for storage in self.storages)
+
+    def span(self, length: int) -> Span:
+        """The next `length` positions."""
+        return Span(self.offset, length)
+
+    def rewind(self, to: int) -> bool:
+        """Forget everything from position `to` on; False if a storage cannot, and then they may not be level."""
+        return all(storage.rewind(to) for storage in self.storages)
+
+    def restorable(self, to: int) -> int:
+        """The largest position in [0, to] that all storages can be rewound to."""
+        while True:
+            lowest = min(storage.restorable(to) for storage in self.storages)
+            if lowest == to:
+                return to
+            to = lowest  # where one storage can go another may not
+
+    def checkpoint(self) -> None:
+        """Expect to be rewound to `offset` later."""
+        for storage in self.storages:
+            storage.checkpoint()
+
+    def reserve(self, total: int) -> None:
+        """Expect positions up to `total`."""
+        for storage in self.storages:
+            storage.reserve(total)
+
+    def arrays(self) -> list[mx.array]:
+        """The buffers that hold state now, for evaluation."""
+        return [array for storage in self.storages for array in storage.arrays()]

@@ -1,0 +1,42 @@
+"""A span: the positions of one forward.
+
+A row is one sequence. Every row is fed the same number of new positions, behind however many it has already. Layers
+hand the span on; rotary positions ask where it starts, storages how long it is. What many layers need and only the
+span decides, such as a mask, is made once and kept here.
+
+    B rows, 1 for now        L new positions of each row
+
+Knows nothing about tokens, layers or storages.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import mlx.core as mx
+
+
+class Span:
+    """Positions [offset, offset + length)."""
+
+    def __init__(self, offset: int, length: int) -> None:
+        self.offset = offset
+        self.length = length
+        self._window_masks: dict[tuple[int, int], mx.array] = {}
+
+    @cached_property
+    def starts(self) -> mx.array:
+        """`offset` as an int32 scalar: as an array made once a forward it saves each rotation making its own."""
+        return mx.array(self.offset, mx.int32)
+
+    def window_mask(self, window: int, shown: int) -> mx.array:
+        """Which of the last `shown` positions each query sees, [L,shown]: itself and the window - 1 before it."""
+        known = self._window_masks.get((window, shown))
+        if known is None:
+            queries = mx.arange(shown - self.length, shown)[
+                :, None
+            ]  # [L,1], counted from the oldest position shown
+            keys = mx.arange(shown)[None]  # [1,S]
+            known = (keys <= queries) & (keys > queries - window)
+            self._window_masks[window, shown] = known
+        return known

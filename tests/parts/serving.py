@@ -17,6 +17,7 @@ from api.server import Server, create_app
 from runner.worker import Worker
 from tests.parts.streams import DEADLINE_S, Answer, Request
 
+SENTENCE = "the answer that is always the same"
 deaths: list[str] = []
 
 

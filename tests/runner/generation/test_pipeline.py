@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import mlx.core as mx
 import pytest
 
 from runner.errors import EmptyPrompt, PromptTooLong, RunnerError
@@ -23,6 +22,7 @@ from tests.parts.fakes import (
     text_of,
     tokenizer,
 )
+from tests.parts.models import forward
 
 
 def run(model: LoadedModel, wanted: GenerateRequest, cancel_after: int | None = None) -> list[Event]:
@@ -303,17 +303,17 @@ def test_an_entry_that_ran_ahead_goes_back_to_the_furthest_point_that_all_layers
     model = saying("x", "p", kind=RecurrentModel)
     prefix = model.prefix
     with prefix.session([1, 2, 3], 9) as session:
-        model.model(mx.array([[1, 2, 3]]), session.caches)
+        forward(model.model, session.caches, [1, 2, 3])
         session.checkpoint()
         for token in (4, 5, 6):
-            model.model(mx.array([[token]]), session.caches)
+            forward(model.model, session.caches, [token])
         session.append(4)
     assert prefix.tokens == [1, 2, 3]
     entry_is_consistent(model)
     with prefix.session([1, 2, 3], 9) as session:
         assert session.matched == 0, "2 is no position that the recurrent layer holds"
-        model.model(mx.array([[1, 2]]), session.caches)
-        model.model(mx.array([[3]]), session.caches)
+        forward(model.model, session.caches, [1, 2])
+        forward(model.model, session.caches, [3])
         session.prompt = [1, 2]
     assert prefix.tokens == [1, 2]
     entry_is_consistent(model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import mlx.core as mx
@@ -11,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.cache.windowed import WindowedKVCache
-from tests.parts.reference import Case, Reference, difference, feed, load, some_tokens
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # as in reference.py
-    from mlx_lm.models.cache import RotatingKVCache
+from tests.parts.arrays import difference
+from tests.parts.case import Case, some_tokens
+from tests.parts.mlx_lm import RotatingKVCache
+from tests.parts.models import logits, made
+from tests.parts.references import reference
 
 WINDOW = 9
 MISTRAL = Case("Mistral window", "MistralForCausalLM", {"sliding_window": WINDOW}, windows=(WINDOW, WINDOW))
@@ -73,9 +72,9 @@ def test_mistral_is_mlx_lms_with_its_rotating_cache(sizes: tuple[int, ...]) -> N
     """mlx-lm's Mistral overlooks sliding_window, but its rotating caches of that size have the same meaning.
     A chunk of ours is compared with its one token at a time.
     """
-    reference = Reference(MISTRAL)
+    mistral = reference(MISTRAL)
     tokens = some_tokens(40)
     caches: list[Any] = [RotatingKVCache(max_size=WINDOW) for _ in MISTRAL.windows]  # type: ignore[no-untyped-call]  # mlx-lm leaves it open
-    theirs = mx.concatenate([reference.model(mx.array([[token]]), caches)[0] for token in tokens])
-    model = load(MISTRAL, reference)
-    assert difference(feed(model, model.make_caches(), tokens, sizes), theirs) < 1e-4
+    theirs = mx.concatenate([mistral.model(mx.array([[token]]), caches)[0] for token in tokens])
+    ours = made(MISTRAL, mistral.checkpoint())
+    assert difference(logits(ours, tokens, sizes), theirs) < 1e-4

@@ -13,8 +13,6 @@ from hypothesis import HealthCheck, settings
 from runner import models  # first: importing runner opens a fast BLAS before anything imports mlx
 from tests.parts import tiny
 
-SLOW_CONTEXT = 8192
-
 # Shared machines stall, and a first call may compile: no example is failed for being late. In CI the examples are
 # the same every time, so that a change is judged by what it changed; elsewhere they are new ones.
 settings.register_profile(
@@ -41,15 +39,7 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Needs seconds for a prompt of 4,000 tokens, milliseconds for a token, tenths of a second for a chunk."""
-    return tiny.write(
-        tmp_path_factory.mktemp("models") / "slow",
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=5,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        max_position_embeddings=SLOW_CONTEXT,
-    )
+    return tiny.write(tmp_path_factory.mktemp("models") / "slow", **tiny.SLOW)
 
 
 @pytest.fixture(scope="session")

@@ -25,15 +25,20 @@ DEV_ONLY = (
 )
 
 
-def imported(path: Path) -> set[str]:
-    """The top-level names of everything that a module imports, inside functions too."""
+def full_names(path: Path) -> set[str]:
+    """Everything that a module imports, inside functions too: `package.module.thing`."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level names of everything that a module imports."""
+    return {name.split(".")[0] for name in full_names(path)}
 
 
 @pytest.mark.parametrize(
@@ -51,6 +56,15 @@ def test_no_room_imports_what_it_must_not_know(package: str, forbidden: set[str]
 @pytest.mark.parametrize("leaf", ["types", "errors", "text/stops"])
 def test_leaves_import_the_standard_library_only(leaf: str) -> None:
     assert imported(ROOT / "runner" / f"{leaf}.py") <= {*sys.stdlib_module_names, "__future__"}
+
+
+def test_tests_import_nothing_of_tests_but_their_parts() -> None:
+    """Neither do the parts: what tests share stands there, and no test is a part of another."""
+    wrong = {}
+    for path in (ROOT / "tests").rglob("*.py"):
+        of_tests = {name for name in full_names(path) if name.split(".")[0] == "tests"}
+        wrong[str(path.relative_to(ROOT))] = {name for name in of_tests if not name.startswith("tests.parts")}
+    assert not {path: names for path, names in wrong.items() if names}
 
 
 def test_a_completion_needs_nothing_but_the_declared_dependencies(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from api.stream import BUFFERED
 from runner.machine.device import PREFILL_CHUNK
 from tests.parts.processes import wait_until
 from tests.parts.serving import Serving, serving
-from tests.parts.streams import PLAIN_TEXT, Request, ask, read_stream
+from tests.parts.streams import PLAIN_TEXT, Request, ask, endless, read_stream
 
 CHUNK = PREFILL_CHUNK["cpu"]
 NOISE = 3  # attempts of a timed test, of which the best counts: others use this machine too
@@ -36,11 +36,6 @@ def served(slow_model: Path) -> Iterator[Serving]:
     with serving(slow_model, limit=2) as made:
         made.answer(ask("warm", 2))
         yield made
-
-
-def endless(prompt: str = "x") -> dict[str, Any]:
-    """A text of thousands of tokens: half a minute that nobody will wait for."""
-    return ask(prompt, 8000, logit_bias=PLAIN_TEXT)
 
 
 def distinct(length: int, name: str) -> str:

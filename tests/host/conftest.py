@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from runner.store.resolve import DEMO_FOLDER
-from tests.host.hosts import BUILD, DEMO_TEMPLATE, PINNED, Host, serving
 from tests.parts import tiny
+from tests.parts.hosts import BUILD, DEMO_TEMPLATE, PINNED, Host, serving
 from tests.parts.processes import COMMAND
+from tests.parts.stores import TENSOR, blob, manifest
 
 BUILD_S = 900.0
 NPM_S = 120.0
-CONTEXT = 8192
 VERSIONS = os.environ.get("MLX_RUNNER_HOST_VERSIONS", PINNED).split()
 
 
@@ -50,15 +50,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """demo, also quantized; endless, which is slow and never stops by itself; and two that do not load."""
     folder = tmp_path_factory.mktemp("store")
     models = tmp_path_factory.mktemp("models")
-    endless = tiny.write(
-        models / "endless",
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=5,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-    )
+    endless = tiny.write(models / "endless", **tiny.SLOW)
     (endless / "generation_config.json").write_text("{}")  # no end-of-sequence token
     strange = tiny.write(models / "strange")
     (strange / "config.json").write_text(json.dumps(tiny.CONFIG | {"architectures": ["StrangeForCausalLM"]}))
@@ -74,10 +66,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bring_in(endless, "endless")
     bring_in(strange, "strange")
     bring_in(torn, "torn")
-    manifest = json.loads((folder / "manifests/registry.ollama.ai/library/torn/latest").read_text())
-    tensor = next(layer for layer in manifest["layers"] if layer["mediaType"].endswith("tensor"))
-    blob = folder / "blobs" / tensor["digest"].replace(":", "-")
-    blob.write_bytes(blob.read_bytes()[:-8])
+    tensor = next(layer for layer in manifest(folder, "torn")["layers"] if layer["mediaType"] == TENSOR)
+    path = blob(folder, tensor)
+    path.write_bytes(path.read_bytes()[:-8])
     return folder
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import ollama
 import pytest
 
-from tests.host.hosts import ANSWER_S, Host
+from tests.parts.hosts import ANSWER_S, Host
 from tests.parts.processes import wait_until
 
 SUM = "What is 7 plus 5?"

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.host.hosts import SCRIPTS, START_S, Host, Refused, serving
+from tests.parts.hosts import SCRIPTS, START_S, Host, Refused, serving
 from tests.parts.processes import is_alive, wait_until
 
 LONG = {"temperature": 0, "num_predict": 8000}  # a minute of the model `endless`

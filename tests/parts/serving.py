@@ -18,6 +18,7 @@ from api.stream import OpenStreams
 from runner.worker import Worker
 from tests.parts.streams import DEADLINE_S, Answer, Request
 
+SENTENCE = "the answer that is always the same"
 deaths: list[str] = []
 
 

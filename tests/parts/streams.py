@@ -180,3 +180,21 @@ def ask(prompt: str, tokens: int = 8, **options: Any) -> dict[str, Any]:
     """A greedy request that ends at its limit only."""
     bias = options.pop("logit_bias", NEVER_END)
     return {"prompt": prompt, "options": {"num_predict": tokens, "logit_bias": bias, **options}}
+
+
+def endless(prompt: str = "x") -> dict[str, Any]:
+    """A text of thousands of tokens: half a minute that nobody will wait for."""
+    return ask(prompt, 8000, logit_bias=PLAIN_TEXT)
+
+
+def post(port: int, path: str, body: str) -> tuple[int, bytes]:
+    """Status and body; status 0 if the connection was closed without an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("POST", path, body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (ConnectionError, http.client.HTTPException):
+        return 0, b""
+    finally:
+        connection.close()

@@ -32,6 +32,16 @@ CONFIG: dict[str, Any] = {
     "tie_word_embeddings": True,
     "hidden_act": "silu",
 }
+SLOW: dict[
+    str, Any
+] = {  # enough to be seen at work: some milliseconds for a token, seconds for a long prompt
+    "hidden_size": 384,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 8192,
+}
 
 
 def tokenizer() -> Tokenizer:

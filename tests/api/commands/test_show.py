@@ -14,20 +14,13 @@ import pytest
 
 from api.commands import showing
 from api.process.lifecycle import MODEL
-from runner.importing.importer import import_directory
 from runner.loading.description import describe
 from runner.store.resolve import DEMO_FOLDER, open_model
 from tests.parts import tiny
+from tests.parts.checkpoints import EXPERTS, checkpoint, floats
 from tests.parts.processes import COMMAND
-from tests.runner.importing.test_quantized import bring_in, quiet, tiny_name
-from tests.runner.quantization.test_quantization import (
-    EXPERTS,
-    Q4,
-    checkpoint,
-    floats,
-    in_mlx_spelling,
-    mixed,
-)
+from tests.parts.quantized import Q4, in_mlx_spelling, mixed
+from tests.parts.stores import blob, bring_in, manifest
 
 
 def shown(
@@ -70,7 +63,7 @@ def test_a_model_in_the_store_tells_its_mixed_bits_and_its_template(show: Any, t
     assert "parameters      5.7M (5,672,192)\n" in text
     assert "quantization    int4 (64), 19 of 43 matrices int8 (64); not quantized: 13 BF16\n" in text
     assert "chat template   Jinja\n" in text
-    import_directory(DEMO_FOLDER, tiny_name(), tmp_path, "{{ .Prompt }}", quiet)
+    bring_in(DEMO_FOLDER, tmp_path, template="{{ .Prompt }}")
     assert "chat template   Go and Jinja\n" in show("tiny")
 
 
@@ -151,9 +144,8 @@ def test_a_broken_licence_blob_spoils_nothing_else(show: Any, tmp_path: Path) ->
     folder = tiny.write(tmp_path / "tiny")
     (folder / "LICENSE").write_text("MIT")
     bring_in(folder, tmp_path)
-    manifest = json.loads((tmp_path / "manifests" / tiny_name().path).read_text())
-    digest = next(layer["digest"] for layer in manifest["layers"] if "license" in layer["mediaType"])
-    (tmp_path / "blobs" / digest.replace(":", "-")).unlink()
+    licence = next(layer for layer in manifest(tmp_path)["layers"] if "license" in layer["mediaType"])
+    blob(tmp_path, licence).unlink()
     assert "licence         its text: no such file\n" in show("tiny")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -22,6 +21,7 @@ from runner.models.base import Model
 from runner.types import Done, Failed, GenerateRequest, SamplingOptions
 from tests.parts import tiny
 from tests.parts.fakes import Alarm, tokenizer
+from tests.parts.models import logits
 
 TOLERANCE = 1e-4
 LETTERS = "abcd"  # few, so that prompts share prefixes by chance too
@@ -135,12 +135,6 @@ def real_model(kind: str) -> Model:
     return model
 
 
-def fresh_logits(model: Model, tokens: Sequence[int]) -> mx.array:
-    """[len(tokens), V]: one forward, empty memory."""
-    memory = model.make_memory()
-    return model.logits(model(mx.array([list(tokens)]), memory.span(len(tokens)), memory))[0]
-
-
 class AnySequenceOfRequests(RuleBasedStateMachine):
     """Requests that share prefixes, edit, repeat, stop, are cancelled or fail, in any order."""
 
@@ -214,7 +208,7 @@ class AnySequenceOfRequests(RuleBasedStateMachine):
     def compare(self, prompt: list[int]) -> None:
         """Every logits of this request that belong to a known token, against one fresh forward."""
         tokens = prompt + self.loaded.slots.tokens(0)[len(prompt) :]
-        expected = fresh_logits(self.model.inner, tokens)[len(prompt) - 1 :]
+        expected = logits(self.model.inner, tokens)[len(prompt) - 1 :]
         for step, (seen, fresh) in enumerate(zip(self.model.seen, expected, strict=False)):
             assert mx.allclose(seen, fresh, rtol=0, atol=TOLERANCE), (
                 f"step {step} after {len(prompt)} prompt tokens"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import mlx.core as mx
 import pytest
 
 from runner.errors import EmptyPrompt, PromptTooLong
@@ -24,6 +23,7 @@ from tests.parts.fakes import (
     text_of,
     tokenizer,
 )
+from tests.parts.models import forward
 
 
 def run(model: LoadedModel, wanted: GenerateRequest, cancel_after: int | None = None) -> list[Event]:
@@ -314,10 +314,10 @@ def test_a_slot_that_ran_ahead_goes_back_to_the_furthest_point_that_all_layers_c
     slots = model.slots
     slots.take(0)
     memory = slots.begin(0, matched=0, total=9)
-    model.model(mx.array([[1, 2, 3]]), memory.span(3), memory)
+    forward(model.model, memory, [1, 2, 3])
     memory.checkpoint()
     for token in (4, 5, 6):
-        model.model(mx.array([[token]]), memory.span(1), memory)
+        forward(model.model, memory, [token])
     slots.give(0, [1, 2, 3, 4])
     assert slots.tokens(0) == [1, 2, 3, 4]
     assert slots.match([1, 2, 3, 4, 5]).matched == 3, "the recurrent layer holds 3, the last two and 6"

@@ -18,13 +18,9 @@ from runner.layers.gated_delta import (
     inverse,
     sequential,
 )
-from tests.parts.reference import difference
+from tests.parts.arrays import difference, noise
 
 Arguments = tuple[mx.array, mx.array, mx.array, mx.array, mx.array, mx.array]
-
-
-def noise(*shape: int, seed: int) -> mx.array:
-    return mx.random.normal(shape, key=mx.random.key(seed))
 
 
 def unit(x: mx.array) -> mx.array:

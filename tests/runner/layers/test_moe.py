@@ -7,9 +7,12 @@ import pytest
 
 from runner.errors import BadModelFiles
 from runner.layers.moe import SORTED_FROM, Experts, join_experts
-from runner.models import build
-from tests.parts.reference import Reference, difference, feed, some_tokens
-from tests.runner.models.test_architectures import CASES
+from tests.parts.architectures import CASES
+from tests.parts.arrays import difference
+from tests.parts.case import some_tokens
+from tests.parts.models import logits, made
+from tests.parts.references import reference
+from tests.parts.references.experts import in_two_tensors
 
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 PREFIX = "model.layers.0.mlp"
@@ -105,21 +108,10 @@ def test_a_shared_expert_is_none_of_them() -> None:
 def test_a_qwen_in_any_spelling_is_the_same_model() -> None:
     """Hugging Face's old and new, mlx-lm's, and a store's, which is as the model holds it."""
     case = CASES["Qwen3Moe all experts"]
-    reference, tokens = Reference(case), some_tokens(20)
-    old, mlx_lms = reference.checkpoint(), reference.weights
-    new = {name: array for name, array in mlx_lms.items() if ".switch_mlp." not in name}
-    stored = dict(new)
-    for layer in range(2):
-        path = f"model.layers.{layer}.mlp"
-        gate, up, down = (mlx_lms[f"{path}.switch_mlp.{name}.weight"] for name in PROJECTIONS)
-        new[f"{path}.experts.gate_up_proj"] = mx.concatenate([gate, up], axis=1)
-        new[f"{path}.experts.down_proj"] = down
-        for name in PROJECTIONS:
-            stored[f"{path}.experts.{name}.weight"] = mlx_lms[f"{path}.switch_mlp.{name}.weight"]
-    for spelling in (old, new, mlx_lms, stored):
-        model = build(case.config)
-        model.load_weights(list(model.rename(spelling).items()), strict=True)
-        assert difference(feed(model, model.make_caches(), tokens), reference.logits(tokens)) < 1e-4
+    theirs, tokens = reference(case), some_tokens(20)
+    stored = {name.replace(".switch_mlp.", ".experts."): array for name, array in theirs.weights.items()}
+    for spelling in (theirs.checkpoint(), in_two_tensors(theirs.weights), theirs.weights, stored):
+        assert difference(logits(made(case, spelling), tokens), theirs.logits(tokens)) < 1e-4
 
 
 def test_a_missing_expert_is_named() -> None:

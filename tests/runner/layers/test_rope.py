@@ -8,6 +8,7 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 
+from runner.cache.span import Span
 from runner.config.fields import Config, Fields
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.layers.rope import Rope, RopeConfig
@@ -115,7 +116,7 @@ def test_rotation_is_the_written_formula(config: Config) -> None:
     made = read(config)
     rope = Rope(made, D)
     query, key = (mx.random.normal((1, 1, 3, D), key=mx.random.key(seed)) for seed in (1, 2))
-    queries, keys = (rope(x, mx.array(start))[0, 0] for x, start in ((query, 90), (key, 7)))
+    queries, keys = (rope(x, Span(start, 3))[0, 0] for x, start in ((query, 90), (key, 7)))
     scores = rope.score_scale * (queries @ keys.T)
     for i in range(3):
         for j in range(3):
@@ -129,7 +130,7 @@ def test_rotation_is_the_written_formula(config: Config) -> None:
 def test_partial_rotary_leaves_the_rest_alone() -> None:
     rope = Rope(read({"partial_rotary_factor": 0.5}), D)
     x = mx.random.normal((1, 2, 4, D), key=mx.random.key(3))
-    turned = rope(x, mx.array(5))
+    turned = rope(x, Span(5, 4))
     assert mx.array_equal(turned[..., 8:], x[..., 8:])
     assert not mx.allclose(turned[..., :8], x[..., :8]).item()
 
@@ -143,7 +144,7 @@ def test_proportional_rope_turns_the_fastest_pairs_of_the_whole_head(inside: boo
     )
     assert frequencies(made) == pytest.approx([10_000 ** (-i / D) / 4 for i in (0, 2, 4)] + [0] * 5)
     x = mx.random.normal((1, 2, 4, D), key=mx.random.key(3))
-    turned = Rope(made, D)(x, mx.array(200))
+    turned = Rope(made, D)(x, Span(200, 4))
     still = [*range(3, 8), *range(11, 16)]
     assert mx.array_equal(turned[..., still], x[..., still]), "not by a bit"
     assert read({"rope_parameters": {"rope_type": "proportional"}}).periods == pytest.approx(
@@ -156,7 +157,7 @@ def test_without_dims_nothing_changes_nor_does_the_score_scale(config: Config) -
     """A layer without positions, whatever the other layers have."""
     rope = Rope(replace(read(config), dims=0), D)
     x = mx.random.normal((1, 2, 4, D), key=mx.random.key(4))
-    assert mx.array_equal(rope(x, mx.array(5)), x)
+    assert mx.array_equal(rope(x, Span(5, 4)), x)
     assert rope.score_scale == 1.0
 
 

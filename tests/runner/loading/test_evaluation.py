@@ -9,20 +9,21 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from mlx.utils import tree_flatten
 
 from runner.loading import evaluation
 from runner.loading.evaluation import evaluate
 from runner.loading.loader import load
 from runner.machine import device
+from runner.quantization.names import FLOAT_MODES, Quantization
 from runner.store.resolve import open_model
 from tests.parts import tiny
+from tests.parts.checkpoints import Tensors, one_by_one
+from tests.parts.models import parameters
+from tests.parts.quantized import Q4, named, quantize
 
 MB = 1_000_000
 MOST = 1.15  # of the final size, at any moment
 ELSEWHERE = MB // 2  # norms, masks, a tokenizer's table: whatever does not grow with a model
-
-Tensors = dict[str, mx.array]
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def zeros(*names: str, size: int = 1) -> Tensors:
     return {name: mx.zeros(size) for name in names}
 
 
-def named(weights: Tensors, steps: list[list[mx.array]]) -> list[list[str]]:
+def names_in(weights: Tensors, steps: list[list[mx.array]]) -> list[list[str]]:
     of = {id(array): name for name, array in weights.items()}
     return [[of[id(array)] for array in step] for step in steps]
 
@@ -58,7 +59,7 @@ def test_layers_are_evaluated_in_their_order_after_what_is_in_none(
     )
     weights["model.embed_tokens"] = mx.zeros(9)
     evaluate(weights, lambda share: None)
-    assert named(weights, steps) == [
+    assert names_in(weights, steps) == [
         ["model.embed_tokens", "model.norm"],
         ["model.layers.2.z", "model.layers.2.a"],
         ["model.layers.10.b", "model.layers.10.a"],
@@ -154,7 +155,7 @@ def cast(dtype: mx.Dtype) -> Callable[[Tensors], Tensors]:
     return lambda weights: {name: array.astype(dtype) for name, array in weights.items()}
 
 
-def quantized(bits: int, size: int, mode: str) -> Callable[[Tensors], Tensors]:
+def quantized(how: Quantization) -> Callable[[Tensors], Tensors]:
     def change(weights: Tensors) -> Tensors:
         made: Tensors = {}
         for name, array in cast(mx.bfloat16)(weights).items():
@@ -162,9 +163,8 @@ def quantized(bits: int, size: int, mode: str) -> Callable[[Tensors], Tensors]:
             if array.ndim == 1:
                 made[name] = array
                 continue
-            parts = [f"{path}.weight", f"{path}.scales", f"{path}.biases"]
-            made |= zip(parts, mx.quantize(array, size, bits, mode=mode), strict=False)
-            if mode == "nvfp4":
+            made |= named(path, quantize(array, how))
+            if how.mode == "nvfp4":
                 made[f"{path}.global_scale"] = mx.array([0.5])
         return made
 
@@ -172,14 +172,7 @@ def quantized(bits: int, size: int, mode: str) -> Callable[[Tensors], Tensors]:
 
 
 def apart(weights: Tensors) -> Tensors:
-    made: Tensors = {}
-    for name, array in cast(mx.bfloat16)(weights).items():
-        if array.ndim == 3:
-            for i in range(array.shape[0]):
-                made[name.replace(".experts.", f".experts.{i}.")] = array[i]
-        else:
-            made[name] = array
-    return made
+    return one_by_one(cast(mx.bfloat16)(weights))
 
 
 def in_blocks(weights: Tensors) -> Tensors:
@@ -202,10 +195,10 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[Tensors], Tensors]]] = {
     "float32": (LLAMA, cast(mx.float32)),
     "bfloat16": (LLAMA, cast(mx.bfloat16)),
     "float16": (LLAMA, cast(mx.float16)),
-    "affine 4 bits": (LLAMA, quantized(4, 64, "affine")),
-    "affine 3 bits": (LLAMA, quantized(3, 64, "affine")),
-    "mxfp4": (LLAMA, quantized(4, 32, "mxfp4")),
-    "nvfp4 with a factor": (LLAMA, quantized(4, 16, "nvfp4")),
+    "affine 4 bits": (LLAMA, quantized(Q4)),
+    "affine 3 bits": (LLAMA, quantized(Quantization(64, 3, "affine"))),
+    "mxfp4": (LLAMA, quantized(FLOAT_MODES["mxfp4"])),
+    "nvfp4 with a factor": (LLAMA, quantized(FLOAT_MODES["nvfp4"])),
     "experts apart": (MOE, apart),
     "gpt-oss in blocks": (BLOCKS, in_blocks),
 }
@@ -234,8 +227,7 @@ def test_a_load_takes_little_more_than_the_model(
     mx.reset_peak_memory()
     loaded = load(files, lambda share: None, packed=way == "packed")
     peak = mx.get_peak_memory() - before
-    flat: Any = tree_flatten(loaded.model.parameters())
-    final = sum(array.nbytes for _, array in flat)
+    final = sum(array.nbytes for array in parameters(loaded.model).values())
     assert final > 4 * MB
     assert mx.get_active_memory() - before < 1.02 * final + ELSEWHERE
     assert peak < MOST * final + ELSEWHERE

@@ -11,15 +11,11 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from runner.errors import BadModelFiles, LoadError, ModelNotFound, UnsupportedModel
-from runner.loading.loaded_model import LoadedModel
+from runner.errors import ModelNotFound, UnsupportedModel
 from runner.loading.loader import load
 from runner.store.resolve import open_model
-from tests.parts import tiny
-
-
-def loaded(folder: Path) -> LoadedModel:
-    return load(open_model(str(folder)), lambda _: None)
+from tests.parts import refusals, tiny
+from tests.parts.models import Conversation, loaded, logits
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -33,15 +29,6 @@ def rewrite(folder: Path, weights: dict[str, mx.array]) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tiny.write(tmp_path / "tiny")
-
-
-def refusal(folder: Path, kind: type[LoadError] = BadModelFiles) -> str:
-    with pytest.raises(kind) as caught:
-        loaded(folder)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert str(folder) not in message
-    return message
 
 
 def test_a_whole_directory_loads_with_its_name_and_limits(folder: Path) -> None:
@@ -66,16 +53,14 @@ def test_shards_give_the_same_model_as_one_file(folder: Path, tmp_path: Path) ->
         mx.save_safetensors(str(split / name), part)
     weight_map = {key: name for name, part in parts.items() for key in part}
     (split / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    tokens = mx.array([[1, 2, 3]])
     one, many = loaded(folder).model, loaded(split).model
-    assert mx.array_equal(one(tokens, one.make_caches()), many(tokens, many.make_caches()))
+    assert mx.array_equal(logits(one, [1, 2, 3]), logits(many, [1, 2, 3]))
 
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16, mx.float32])
 def test_on_a_cpu_every_float_type_is_computed_in_float32(folder: Path, dtype: mx.Dtype) -> None:
     rewrite(folder, {name: a.astype(dtype) for name, a in tiny.weights(tiny.CONFIG).items()})
-    model = loaded(folder).model
-    assert model(mx.array([[1]]), model.make_caches()).dtype == mx.float32
+    assert Conversation(loaded(folder).model).forward([1]).dtype == mx.float32
 
 
 @pytest.mark.parametrize("name", ["nowhere", "x" * 300, "a\0b", "~nobody-of-that-name/x"])
@@ -94,47 +79,47 @@ def test_a_missing_or_broken_description_is_named(
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_text(content)
-    assert name in refusal(folder)
-    assert what in refusal(folder) or name == "tokenizer.json"
+    assert name in refusals.of_model(folder)
+    assert what in refusals.of_model(folder) or name == "tokenizer.json"
 
 
 def test_a_pipe_in_a_files_place_is_refused_without_opening_it(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     os.mkfifo(folder / "model.safetensors")
-    assert refusal(folder) == "model.safetensors: not a regular file"
+    assert refusals.of_model(folder) == "model.safetensors: not a regular file"
 
 
 def test_an_unknown_architecture_is_named(folder: Path) -> None:
     edit(folder / "config.json", architectures=["MambaForCausalLM"])
-    assert "MambaForCausalLM" in refusal(folder, UnsupportedModel)
+    assert "MambaForCausalLM" in refusals.of_model(folder, UnsupportedModel)
 
 
 def test_a_missing_an_unexpected_and_a_misshapen_tensor_are_each_named(folder: Path) -> None:
     weights = tiny.weights(tiny.CONFIG)
     norm = "model.norm.weight"
     rewrite(folder, {name: a for name, a in weights.items() if name != norm})
-    assert refusal(folder) == f"missing tensors: {norm}"
+    assert refusals.of_model(folder) == f"missing tensors: {norm}"
     rewrite(folder, weights | {"model.layers.0.self_attn.q_proj.bias": mx.zeros(48)})
-    assert refusal(folder) == "unexpected tensors: model.layers.0.self_attn.q_proj.bias"
+    assert refusals.of_model(folder) == "unexpected tensors: model.layers.0.self_attn.q_proj.bias"
     rewrite(folder, weights | {norm: mx.zeros((47,))})
-    assert refusal(folder) == f"wrong shapes: {norm} (47,), expected (48,)"
+    assert refusals.of_model(folder) == f"wrong shapes: {norm} (47,), expected (48,)"
 
 
 def test_many_missing_tensors_are_counted_not_listed(folder: Path) -> None:
     rewrite(folder, {"model.norm.weight": mx.zeros(48)})
-    assert refusal(folder).endswith("and 14 more")
+    assert refusals.of_model(folder).endswith("and 14 more")
 
 
 def test_integer_weights_are_refused(folder: Path) -> None:
     rewrite(folder, tiny.weights(tiny.CONFIG) | {"model.norm.weight": mx.zeros((48,), mx.int32)})
-    assert refusal(folder) == "model.norm.weight: dtype int32, expected a float type"
+    assert refusals.of_model(folder) == "model.norm.weight: dtype int32, expected a float type"
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 100, -1])
 def test_a_truncated_weight_file_is_named(folder: Path, keep: int) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
-    assert refusal(folder).startswith("model.safetensors: not a valid safetensors file")
+    assert refusals.of_model(folder).startswith("model.safetensors: not a valid safetensors file")
 
 
 HOSTILE_HEADERS = {
@@ -152,16 +137,16 @@ def test_a_hostile_header_never_reaches_mlx(folder: Path, what: str) -> None:
     header = json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": offsets}}).encode()
     data = struct.pack("<Q", len(header)) + header + bytes(8)
     (folder / "model.safetensors").write_bytes(data)
-    assert refusal(folder).startswith("model.safetensors: not a valid safetensors file")
+    assert refusals.of_model(folder).startswith("model.safetensors: not a valid safetensors file")
 
 
 def test_an_index_cannot_lead_out_of_the_directory(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "../tiny/model.safetensors"}}))
-    assert "is not the name of a safetensors file" in refusal(folder)
+    assert "is not the name of a safetensors file" in refusals.of_model(folder)
 
 
 def test_a_tokenizer_that_knows_more_tokens_than_the_model_is_refused(folder: Path) -> None:
     edit(folder / "config.json", vocab_size=200)
     rewrite(folder, tiny.weights(tiny.CONFIG | {"vocab_size": 200}))
-    assert refusal(folder) == "tokenizer.json has 258 tokens, but the embedding only 200 rows"
+    assert refusals.of_model(folder) == "tokenizer.json has 258 tokens, but the embedding only 200 rows"

@@ -11,42 +11,34 @@ import pytest
 from runner.errors import BadModelFiles
 from runner.layers.norms import ZeroCentredNorm
 from runner.models import build
-from runner.models.base import Model
-from tests.parts.reference import Case, Reference, difference, feed, some_tokens
-from tests.runner.models.test_architectures import GEMMA
+from tests.parts import prefixes
+from tests.parts.architectures.gemma3 import FIELDS
+from tests.parts.arrays import difference
+from tests.parts.case import Case, some_tokens
+from tests.parts.models import logits, made
+from tests.parts.references import reference
 
-TEXT = Case("Gemma3 names", "Gemma3ForCausalLM", GEMMA, windows=(9, None))
-MULTIMODAL = Case("Gemma3 names", "Gemma3ForConditionalGeneration", GEMMA, windows=(9, None))
+TEXT = Case("Gemma3 names", "Gemma3ForCausalLM", FIELDS, windows=(9, None))
+MULTIMODAL = Case("Gemma3 names", "Gemma3ForConditionalGeneration", FIELDS, windows=(9, None))
 TOKENS = some_tokens(20)
-
-
-def loaded(case: Case, weights: dict[str, mx.array]) -> Model:
-    model = build(case.config)
-    model.load_weights(list(model.rename(weights).items()), strict=True)
-    return model
 
 
 @pytest.mark.parametrize(
     "spelled",
-    [
-        lambda name: f"language_model.{name}",
-        lambda name: name.replace("model.", "model.language_model.", 1),
-        lambda name: name,
-    ],
+    [prefixes.outside, prefixes.inside, prefixes.bare],
     ids=["published", "transformers 5", "bare"],
 )
 def test_a_multimodal_checkpoint_loses_its_vision_and_nothing_else(spelled: Callable[[str], str]) -> None:
-    reference = Reference(MULTIMODAL)
+    theirs = reference(MULTIMODAL)
     vision = {
         "vision_tower.vision_model.embeddings.patch_embedding.weight": mx.zeros(3),
         "model.vision_tower.vision_model.post_layernorm.weight": mx.zeros(3),
         "multi_modal_projector.mm_input_projection_weight": mx.zeros(3),
         "model.multi_modal_projector.mm_soft_emb_norm.weight": mx.zeros(3),
     }
-    weights = {spelled(name): array for name, array in reference.weights.items()}
-    model = loaded(MULTIMODAL, {**vision, **weights})
-    logits = feed(model, model.make_caches(), TOKENS)
-    assert difference(logits, reference.logits(TOKENS)) < 1e-4
+    weights = {spelled(name): array for name, array in theirs.weights.items()}
+    model = made(MULTIMODAL, {**vision, **weights})
+    assert difference(logits(model, TOKENS), theirs.logits(TOKENS)) < 1e-4
 
 
 def test_vision_in_a_text_model_stays_for_the_loader_to_name() -> None:
@@ -65,14 +57,14 @@ def test_a_tensor_that_is_there_under_two_prefixes_is_refused() -> None:
 def test_a_head_that_is_there_counts_whatever_the_flag_says(flag: bool | None) -> None:
     """transformers 5 does not tie a head to an embedding that it differs from either."""
     untied = Case(
-        "Gemma3 names", "Gemma3ForCausalLM", {**GEMMA, "tie_word_embeddings": False}, windows=(9, None)
+        "Gemma3 names", "Gemma3ForCausalLM", {**FIELDS, "tie_word_embeddings": False}, windows=(9, None)
     )
-    reference = Reference(untied)
-    flagged = Case("Gemma3 names", "Gemma3ForCausalLM", {**GEMMA, "tie_word_embeddings": flag})
-    model = loaded(flagged, reference.weights)
-    assert difference(feed(model, model.make_caches(), TOKENS), reference.logits(TOKENS)) < 1e-4
-    without = {name: array for name, array in reference.weights.items() if name != "lm_head.weight"}
-    tied: Any = loaded(flagged, without)
+    theirs = reference(untied)
+    flagged = Case("Gemma3 names", "Gemma3ForCausalLM", {**FIELDS, "tie_word_embeddings": flag})
+    model = made(flagged, theirs.weights)
+    assert difference(logits(model, TOKENS), theirs.logits(TOKENS)) < 1e-4
+    without = {name: array for name, array in theirs.weights.items() if name != "lm_head.weight"}
+    tied: Any = made(flagged, without)
     assert tied.tied
 
 

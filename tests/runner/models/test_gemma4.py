@@ -13,38 +13,33 @@ from runner.errors import BadModelFiles
 from runner.models import build
 from runner.models.base import Model
 from runner.models.gemma4_experts import Router, plain_experts
-from tests.parts.reference import Case, Reference, difference, feed, some_tokens
-from tests.runner.models.test_architectures import GEMMA4, GEMMA4_EXPERTS, PLE, SHARING
+from tests.parts import prefixes
+from tests.parts.architectures.gemma4 import EXPERTS, FIELDS, PLE, SHARING
+from tests.parts.arrays import difference
+from tests.parts.case import Case, some_tokens
+from tests.parts.models import Conversation, logits, made
+from tests.parts.references import reference
+from tests.parts.references.base import Reference
 
-FIELDS: Config = {**GEMMA4, **SHARING, **PLE, **GEMMA4_EXPERTS}
-TEXT = Case("Gemma4 names", "Gemma4ForCausalLM", FIELDS)
-MULTIMODAL = Case("Gemma4 names", "Gemma4ForConditionalGeneration", FIELDS)
+EVERYTHING: Config = {**FIELDS, **SHARING, **PLE, **EXPERTS}
+TEXT = Case("Gemma4 names", "Gemma4ForCausalLM", EVERYTHING)
+MULTIMODAL = Case("Gemma4 names", "Gemma4ForConditionalGeneration", EVERYTHING)
 TOKENS = some_tokens(40)
 
 Tensors = dict[str, mx.array]
 
 
-def loaded(case: Case, weights: Tensors) -> Model:
-    model = build(case.config)
-    model.load_weights(list(model.rename(weights).items()), strict=True)
-    return model
-
-
-def is_the_reference(model: Model, reference: Reference) -> bool:
-    return difference(feed(model, model.make_caches(), TOKENS), reference.logits(TOKENS)) < 1e-4
+def is_the_reference(model: Model, theirs: Reference) -> bool:
+    return difference(logits(model, TOKENS), theirs.logits(TOKENS)) < 1e-4
 
 
 @pytest.mark.parametrize(
     "spelled",
-    [
-        lambda name: f"language_model.{name}",
-        lambda name: name.replace("model.", "model.language_model.", 1),
-        lambda name: name,
-    ],
+    [prefixes.outside, prefixes.inside, prefixes.bare],
     ids=["mlx-lm", "published", "bare"],
 )
 def test_a_multimodal_checkpoint_loses_its_media_and_nothing_else(spelled: Callable[[str], str]) -> None:
-    reference = Reference(MULTIMODAL)
+    theirs = reference(MULTIMODAL)
     names = (
         "vision_tower.encoder.layers.0.self_attn.q_proj.linear.weight",
         "audio_tower.layers.0.feed_forward1.ffw_layer_1.input_max",
@@ -53,8 +48,8 @@ def test_a_multimodal_checkpoint_loses_its_media_and_nothing_else(spelled: Calla
         "vision_embedder.patch_dense.weight",
     )
     media = {prefix + name: mx.zeros(3) for name in names for prefix in ("", "model.")}
-    weights = {spelled(name): array for name, array in reference.checkpoint().items()}
-    assert is_the_reference(loaded(MULTIMODAL, {**media, **weights}), reference)
+    weights = {spelled(name): array for name, array in theirs.checkpoint().items()}
+    assert is_the_reference(made(MULTIMODAL, {**media, **weights}), theirs)
 
 
 def test_media_in_a_text_model_stay_for_the_loader_to_name() -> None:
@@ -66,7 +61,7 @@ def test_media_in_a_text_model_stay_for_the_loader_to_name() -> None:
 def test_keys_and_values_of_a_layer_that_shares_are_dropped(name: str) -> None:
     """Published files have them; the layers before need theirs."""
     model = build(TEXT.config)
-    owners = len(model.make_caches())
+    owners = len(model.make_memory().storages)
     weights = {f"model.layers.{layer}.self_attn.{name}": mx.zeros(3) for layer in range(6)}
     assert owners == 3
     assert list(model.rename(weights)) == [
@@ -83,12 +78,12 @@ def test_what_layers_share_is_no_parameter_twice() -> None:
 
 @pytest.mark.parametrize("flag", [True, False, None])
 def test_a_head_that_is_there_counts_whatever_the_flag_says(flag: bool | None) -> None:
-    untied = Case("Gemma4 head", "Gemma4ForCausalLM", {**GEMMA4, "tie_word_embeddings": False})
-    reference = Reference(untied)
-    flagged = Case("Gemma4 head", "Gemma4ForCausalLM", {**GEMMA4, "tie_word_embeddings": flag})
-    assert is_the_reference(loaded(flagged, reference.weights), reference)
-    without = {name: array for name, array in reference.weights.items() if name != "lm_head.weight"}
-    tied: Any = loaded(flagged, without)
+    untied = Case("Gemma4 head", "Gemma4ForCausalLM", {**FIELDS, "tie_word_embeddings": False})
+    theirs = reference(untied)
+    flagged = Case("Gemma4 head", "Gemma4ForCausalLM", {**FIELDS, "tie_word_embeddings": flag})
+    assert is_the_reference(made(flagged, theirs.weights), theirs)
+    without = {name: array for name, array in theirs.weights.items() if name != "lm_head.weight"}
+    tied: Any = made(flagged, without)
     assert tied.tied
 
 
@@ -134,11 +129,11 @@ SPELLINGS: dict[str, Callable[[Tensors], Tensors]] = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_experts_in_every_spelling_are_the_same_model(spelling: str) -> None:
-    reference = Reference(TEXT)
-    experts = {name: array for name, array in reference.weights.items() if ".experts." in name}
-    others = {name: array for name, array in reference.weights.items() if ".experts." not in name}
+    theirs = reference(TEXT)
+    experts = {name: array for name, array in theirs.weights.items() if ".experts." in name}
+    others = {name: array for name, array in theirs.weights.items() if ".experts." not in name}
     assert len(experts) == 18
-    assert is_the_reference(loaded(TEXT, others | SPELLINGS[spelling](experts)), reference)
+    assert is_the_reference(made(TEXT, others | SPELLINGS[spelling](experts)), theirs)
 
 
 def test_a_store_without_endings_is_read_too() -> None:
@@ -207,10 +202,10 @@ def test_a_forward_of_half_precision_stays_in_it() -> None:
     wide = ("layer_scalar", "router.scale", "per_expert_scale")
     weights = {
         name: array if name.endswith(wide) else array.astype(mx.bfloat16)
-        for name, array in Reference(TEXT).checkpoint().items()
+        for name, array in reference(TEXT).checkpoint().items()
     }
-    model = loaded(TEXT, weights)
-    caches = model.make_caches()
-    hidden = model(mx.array([TOKENS]), caches)
+    model = made(TEXT, weights)
+    conversation = Conversation(model)
+    hidden = conversation.forward(TOKENS)
     assert hidden.dtype == model.logits(hidden).dtype == mx.bfloat16
-    assert {array.dtype for cache in caches for array in cache.arrays()} == {mx.bfloat16}
+    assert {array.dtype for array in conversation.memory.arrays()} == {mx.bfloat16}

@@ -12,24 +12,21 @@ from runner.errors import BadModelFiles, UnsupportedModel
 from runner.layers.latent import Attention
 from runner.models import build
 from runner.models.glm4_moe_lite import ExpertsConfig, Glm4MoeLiteConfig, Router
-from tests.parts.reference import TINY, Case, Reference, difference, feed, load, some_tokens
-from tests.runner.models.test_architectures import CASES
+from tests.parts.architectures.glm4_moe_lite import FIELDS, NAME
+from tests.parts.arrays import difference, noise
+from tests.parts.case import TINY, Case, some_tokens
+from tests.parts.models import Conversation, logits, made
+from tests.parts.references import reference
+from tests.parts.references.experts import in_two_tensors
 
-CASE = Case("Glm names", "Glm4MoeLiteForCausalLM", CASES["Glm plain"].fields)
+CASE = Case("Glm names", NAME, FIELDS)
 GLM: Config = CASE.config
 ATTENTION = "model.layers.0.self_attn"
-EXPERTS = "model.layers.1.mlp"
 TOKENS = some_tokens(40)
 
 
-def noise(*shape: int, seed: int) -> mx.array:
-    return mx.random.normal(shape, key=mx.random.key(seed))
-
-
-def logits(weights: dict[str, mx.array]) -> mx.array:
-    model = build(GLM)
-    model.load_weights(list(model.rename(weights).items()), strict=True)
-    return feed(model, model.make_caches(), TOKENS, (30, 1, 9))
+def logits_of(weights: dict[str, mx.array]) -> mx.array:
+    return logits(made(CASE, weights), TOKENS, (30, 1, 9))
 
 
 # Attention.
@@ -38,8 +35,8 @@ def logits(weights: dict[str, mx.array]) -> mx.array:
 @pytest.mark.parametrize("order", [True, False])
 def test_both_orders_of_attention_give_the_logits_of_mlx_lm(order: bool) -> None:
     """At every length; the contract takes the cheaper one."""
-    reference = Reference(CASE)
-    model: Any = load(CASE, reference)
+    theirs = reference(CASE)
+    model: Any = made(CASE, theirs.checkpoint())
 
     class OneOrder(Attention):
         def absorbing_is_less(self, length: int, kept: int) -> bool:
@@ -48,7 +45,7 @@ def test_both_orders_of_attention_give_the_logits_of_mlx_lm(order: bool) -> None
     for layer in model.model.layers:
         layer.self_attn.__class__ = OneOrder
     for sizes in ((40,), (1,), (13, 1, 2)):
-        assert difference(feed(model, model.make_caches(), TOKENS, sizes), reference.logits(TOKENS)) < 1e-4
+        assert difference(logits(model, TOKENS, sizes), theirs.logits(TOKENS)) < 1e-4
 
 
 def test_a_step_is_absorbed_and_a_first_chunk_expanded() -> None:
@@ -64,22 +61,20 @@ def test_a_step_is_absorbed_and_a_first_chunk_expanded() -> None:
 
 
 def test_the_cache_holds_one_vector_a_position() -> None:
-    model: Any = load(CASE, Reference(CASE))
-    caches = model.make_caches()
-    feed(model, caches, TOKENS, (7,))
+    conversation = Conversation(made(CASE, reference(CASE).checkpoint()))
+    conversation.feed(TOKENS, (7,))
     width = GLM["kv_lora_rank"] + GLM["qk_rope_head_dim"]
-    assert [cache.nbytes for cache in caches] == [256 * width * 4] * 2
+    assert [storage.nbytes for storage in conversation.memory.storages] == [256 * width * 4] * 2
 
 
-def test_values_of_no_width_survive_growth_and_a_rewind() -> None:
+def test_latents_survive_growth_and_a_rewind() -> None:
     """The buffers grow before the rewind and behind it."""
     case = Case("Glm long", CASE.architecture, {**CASE.fields, "max_position_embeddings": 2048})
-    reference, tokens = Reference(case), some_tokens(600)
-    model = load(case, reference)
-    caches = model.make_caches()
-    feed(model, caches, tokens[:290] + some_tokens(100, "another end"), (130,))
-    assert all(layer.rewind(270) for layer in caches)
-    assert difference(feed(model, caches, tokens[270:], (40, 1)), reference.logits(tokens)[270:]) < 1e-4
+    theirs, tokens = reference(case), some_tokens(600)
+    conversation = Conversation(made(case, theirs.checkpoint()))
+    conversation.feed(tokens[:290] + some_tokens(100, "another end"), (130,))
+    assert conversation.rewind(270)
+    assert difference(conversation.feed(tokens[270:], (40, 1)), theirs.logits(tokens)[270:]) < 1e-4
 
 
 # The router.
@@ -129,32 +124,23 @@ def test_routing_is_done_in_float32() -> None:
 # Names.
 
 
-def in_newer_spelling(weights: dict[str, mx.array]) -> dict[str, mx.array]:
-    """What transformers has held since version 5: all experts in two tensors."""
-    made = {name: array for name, array in weights.items() if ".switch_mlp." not in name}
-    gate, up, down = (weights[f"{EXPERTS}.switch_mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
-    made[f"{EXPERTS}.experts.gate_up_proj"] = mx.concatenate([gate, up], axis=1)
-    made[f"{EXPERTS}.experts.down_proj"] = down
-    return made
-
-
 def test_every_spelling_is_the_same_model() -> None:
     """Hugging Face's old and new, mlx-lm's, and a store's, which is as the model holds it."""
-    reference = Reference(CASE)
-    weights = reference.weights
+    theirs = reference(CASE)
+    weights = theirs.weights
     stored = {name.replace(".switch_mlp.", ".experts."): array for name, array in weights.items()}
-    for spelling in (reference.checkpoint(), in_newer_spelling(weights), weights, stored):
-        assert difference(logits(spelling), reference.logits(TOKENS)) < 1e-4
+    for spelling in (theirs.checkpoint(), in_two_tensors(weights), weights, stored):
+        assert difference(logits_of(spelling), theirs.logits(TOKENS)) < 1e-4
 
 
 def test_layers_that_draft_are_dropped() -> None:
-    reference = Reference(CASE)
+    theirs = reference(CASE)
     path = "model.layers.2"
     draft = {
         f"{path}.eh_proj.weight": mx.zeros((2, 2)),
         f"{path}.mlp.experts.0.up_proj.weight": mx.zeros((2, 2)),
     }
-    assert difference(logits({**reference.checkpoint(), **draft}), reference.logits(TOKENS)) < 1e-4
+    assert difference(logits_of({**theirs.checkpoint(), **draft}), theirs.logits(TOKENS)) < 1e-4
 
 
 def test_more_layers_than_the_config_speaks_of_stay_for_the_loader_to_name() -> None:
@@ -166,8 +152,8 @@ def test_more_layers_than_the_config_speaks_of_stay_for_the_loader_to_name() -> 
 
 
 def test_latent_maps_in_two_spellings_are_refused() -> None:
-    reference = Reference(CASE)
-    both = {**reference.checkpoint(), f"{ATTENTION}.embed_q.weight": mx.zeros((5, 40, 12))}
+    theirs = reference(CASE)
+    both = {**theirs.checkpoint(), f"{ATTENTION}.embed_q.weight": mx.zeros((5, 40, 12))}
     with pytest.raises(BadModelFiles, match=r"embed_q\.weight is there twice"):
         build(GLM).rename(both)
 

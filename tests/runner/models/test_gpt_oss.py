@@ -10,7 +10,10 @@ import pytest
 from runner.config.fields import Config
 from runner.errors import BadModelFiles
 from runner.models import build
-from tests.parts.reference import TINY, Case, Reference, difference, feed, some_tokens
+from tests.parts.arrays import difference, noise
+from tests.parts.case import TINY, Case, some_tokens
+from tests.parts.models import logits, made
+from tests.parts.references import reference
 
 FIELDS: Config = {
     "num_local_experts": 5,
@@ -18,10 +21,6 @@ FIELDS: Config = {
     "rope_scaling": {"rope_type": "default", "rope_theta": 10_000.0},
 }
 CASE = Case("GptOss names", "GptOssForCausalLM", FIELDS)
-
-
-def noise(*shape: int, seed: int) -> mx.array:
-    return mx.random.normal(shape, key=mx.random.key(seed))
 
 
 def test_clamps_and_gain_are_the_configs() -> None:
@@ -49,17 +48,15 @@ def test_clamps_and_gain_are_the_configs() -> None:
 
 def test_mlx_lms_spelling_is_the_same_model() -> None:
     """Gate and up apart, and the biases named as in any layer."""
-    reference = Reference(CASE)
-    model = build(CASE.config)
-    model.load_weights(list(model.rename(reference.weights).items()), strict=True)
-    tokens = some_tokens(40)
-    assert difference(feed(model, model.make_caches(), tokens), reference.logits(tokens)) < 1e-4
+    theirs, tokens = reference(CASE), some_tokens(40)
+    model = made(CASE, theirs.weights)
+    assert difference(logits(model, tokens), theirs.logits(tokens)) < 1e-4
 
 
 def test_experts_in_two_spellings_are_refused() -> None:
-    model, reference = build(CASE.config), Reference(CASE)
+    model, theirs = build(CASE.config), reference(CASE)
     with pytest.raises(BadModelFiles, match="there twice"):
-        model.rename({**reference.weights, **reference.checkpoint()})
+        model.rename({**theirs.weights, **theirs.checkpoint()})
 
 
 def test_experts_of_other_dimensions_are_refused() -> None:

@@ -8,7 +8,10 @@ import mlx.core as mx
 import pytest
 
 from runner.config.fields import Config
-from tests.parts.reference import Case, Reference, difference, feed, load, some_tokens
+from tests.parts.arrays import difference
+from tests.parts.case import Case, some_tokens
+from tests.parts.models import Conversation, logits, made
+from tests.parts.references import reference
 
 LENGTH = 700
 ORIGINAL = {"original_max_position_embeddings": 64}
@@ -26,32 +29,29 @@ def test_positions_far_behind_the_original_context(kind: str) -> None:
     """Ten times the original context, in chunks, then a few tokens one by one: still mlx-lm's logits."""
     fields = {"rope_scaling": ROPES[kind], "max_position_embeddings": 1024}
     case = Case(f"Llama long {kind}", "LlamaForCausalLM", fields)
-    reference = Reference(case)
-    model = load(case, reference)
+    theirs = reference(case)
     tokens = some_tokens(LENGTH)
-    caches = model.make_caches()
-    logits = mx.concatenate(
-        [feed(model, caches, tokens[:-4], (256,)), feed(model, caches, tokens[-4:], (1,))]
-    )
-    assert difference(logits, reference.logits(tokens)) < 1e-4
+    conversation = Conversation(made(case, theirs.checkpoint()))
+    parts = [conversation.feed(tokens[:-4], (256,)), conversation.feed(tokens[-4:], (1,))]
+    assert difference(mx.concatenate(parts), theirs.logits(tokens)) < 1e-4
 
 
 def test_the_context_of_dynamic_rope_ends_where_its_scaling_would_begin() -> None:
     """Behind it every key already cached would have to be rotated anew; mlx-lm mixes both rotations there."""
     fields = {"rope_scaling": {"type": "dynamic", "factor": 8.0}, "max_position_embeddings": 96}
     case = Case("Llama dynamic", "LlamaForCausalLM", fields)
-    assert load(case, Reference(case)).context_length == 96
+    assert made(case, reference(case).checkpoint()).context_length == 96
 
 
 def test_a_model_made_on_one_thread_runs_on_another() -> None:
     """Its own constants (yarn's periods) are no pending work of the thread that made it."""
     fields = {"rope_scaling": ROPES["yarn"], "partial_rotary_factor": 0.5}
     case = Case("Llama threads", "LlamaForCausalLM", fields, rotated=8)
-    model = load(case, Reference(case))
+    model = made(case, reference(case).checkpoint())
     results: list[mx.array] = []
 
     def work() -> None:
-        results.append(feed(model, model.make_caches(), some_tokens(4)))
+        results.append(logits(model, some_tokens(4)))
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -12,15 +12,16 @@ import pytest
 
 from runner.config.fields import Config
 from runner.errors import BadModelFiles
-from runner.loading.loader import load
 from runner.models import build
-from runner.models.base import Model
-from runner.store.resolve import open_model
-from tests.parts import tiny
-from tests.parts.reference import Case, Reference, difference, feed, some_tokens
-from tests.runner.models.test_architectures import LINEAR, MIXTURE
+from tests.parts import mlx_lm, prefixes, tiny
+from tests.parts.architectures.hybrids import BOTH, LINEAR
+from tests.parts.arrays import difference
+from tests.parts.case import Case, some_tokens
+from tests.parts.models import Conversation, loaded, logits, made
+from tests.parts.references import reference
+from tests.parts.references.base import Reference
+from tests.parts.references.experts import in_two_tensors
 
-BOTH = {**LINEAR, **MIXTURE}
 NEXT = Case("Qwen3Next names", "Qwen3NextForCausalLM", BOTH)
 DENSE = Case("Qwen3_5 names", "Qwen3_5ForConditionalGeneration", LINEAR)
 SPARSE = Case("Qwen3_5Moe names", "Qwen3_5MoeForConditionalGeneration", BOTH)
@@ -29,53 +30,36 @@ CASES = pytest.mark.parametrize("case", [NEXT, DENSE, SPARSE], ids=lambda case: 
 TOKENS = some_tokens(30)
 
 
-def loaded(case: Case, weights: dict[str, mx.array]) -> Model:
-    model = build(case.config)
-    model.load_weights(list(model.rename(weights).items()), strict=True)
-    return model
+def is_the_reference(case: Case, weights: dict[str, mx.array], theirs: Reference) -> bool:
+    return difference(logits(made(case, weights), TOKENS), theirs.logits(TOKENS)) < 1e-4
 
 
-def is_the_reference(case: Case, weights: dict[str, mx.array], reference: Reference) -> bool:
-    model = loaded(case, weights)
-    return difference(feed(model, model.make_caches(), TOKENS), reference.logits(TOKENS)) < 1e-4
-
-
-def gate_and_up_together(reference: Reference) -> dict[str, mx.array]:
+def gate_and_up_together(theirs: Reference) -> dict[str, mx.array]:
     """As transformers 5 writes experts; Qwen3.5 was published so."""
-    made = {name: array for name, array in reference.checkpoint().items() if ".experts." not in name}
-    for layer in range(2):
-        path = f"model.layers.{layer}.mlp"
-        gate, up, down = (
-            reference.weights[f"{path}.switch_mlp.{name}_proj.weight"] for name in ("gate", "up", "down")
-        )
-        made[f"{path}.experts.gate_up_proj"] = mx.concatenate([gate, up], axis=1)
-        made[f"{path}.experts.down_proj"] = down
-    return made
+    others = {name: array for name, array in theirs.checkpoint().items() if ".experts." not in name}
+    experts = {name: array for name, array in theirs.weights.items() if ".switch_mlp." in name}
+    return others | in_two_tensors(experts)
 
 
 @CASES
 def test_a_converted_checkpoint_is_taken_as_it_is(case: Case) -> None:
     """mlx-lm's: convolutions moved, norms whole, experts joined."""
-    reference = Reference(case)
-    assert is_the_reference(case, reference.weights, reference)
+    theirs = reference(case)
+    assert is_the_reference(case, theirs.weights, theirs)
 
 
 @CASES
 def test_a_converted_checkpoint_that_kept_its_further_tokens_is_not_shifted_again(case: Case) -> None:
     """They were once taken for the sign of a published checkpoint."""
-    reference = Reference(case)
+    theirs = reference(case)
     further = {f"language_model.mtp.{name}": mx.zeros(3) for name in ("fc.weight", "norm.weight")}
-    weights = {f"language_model.{name}": array for name, array in reference.weights.items()}
-    assert is_the_reference(case, {**weights, **further}, reference)
+    weights = {f"language_model.{name}": array for name, array in theirs.weights.items()}
+    assert is_the_reference(case, {**weights, **further}, theirs)
 
 
 @pytest.mark.parametrize(
     "spelled",
-    [
-        lambda name: name,
-        lambda name: name.replace("model.", "model.language_model.", 1),
-        lambda name: f"language_model.{name}",
-    ],
+    [prefixes.bare, prefixes.inside, prefixes.outside],
     ids=["text", "published", "host"],
 )
 @CASES
@@ -83,7 +67,7 @@ def test_vision_and_further_tokens_are_dropped_and_nothing_else(
     case: Case, spelled: Callable[[str], str]
 ) -> None:
     """transformers ignores both in the text models too."""
-    reference = Reference(case)
+    theirs = reference(case)
     extra = {
         "mtp.fc.weight": mx.zeros(3),
         "mtp.layers.0.self_attn.q_proj.weight": mx.zeros(3),
@@ -92,16 +76,16 @@ def test_vision_and_further_tokens_are_dropped_and_nothing_else(
         "model.visual.blocks.0.norm1.weight": mx.zeros(3),
         "vision_tower.patch_embed.proj.weight": mx.zeros((2, 3, 4)),
     }
-    weights = {spelled(name): array for name, array in reference.checkpoint().items()}
-    assert is_the_reference(case, {**weights, **extra}, reference)
+    weights = {spelled(name): array for name, array in theirs.checkpoint().items()}
+    assert is_the_reference(case, {**weights, **extra}, theirs)
     assert "mtp_like.x" in build(case.config).rename({"mtp_like.x": mx.zeros(3)})
 
 
 @pytest.mark.parametrize("case", [NEXT, SPARSE], ids=lambda case: case.name)
 def test_experts_with_gate_and_up_in_one_tensor_are_the_same(case: Case) -> None:
-    reference = Reference(case)
-    weights = gate_and_up_together(reference)
-    assert is_the_reference(case, weights, reference)
+    theirs = reference(case)
+    weights = gate_and_up_together(theirs)
+    assert is_the_reference(case, weights, theirs)
     twice = {f"model.layers.1.mlp.experts.{name}.weight": mx.zeros(3) for name in ("up_proj", "down_proj")}
     with pytest.raises(BadModelFiles, match="there twice"):
         build(case.config).rename({**weights, **twice})
@@ -124,10 +108,10 @@ def test_a_tensor_that_is_there_under_two_prefixes_is_refused() -> None:
 def test_a_head_that_is_there_counts_whatever_the_flag_says(flag: bool) -> None:
     """transformers 5 does not tie a head to an embedding that it differs from either."""
     flagged = Case(DENSE.name, DENSE.architecture, {**LINEAR, "tie_word_embeddings": flag})
-    reference = Reference(DENSE)
-    assert is_the_reference(flagged, reference.checkpoint(), reference)
-    model: Any = loaded(
-        flagged, {n: array for n, array in reference.checkpoint().items() if n != "lm_head.weight"}
+    theirs = reference(DENSE)
+    assert is_the_reference(flagged, theirs.checkpoint(), theirs)
+    model: Any = made(
+        flagged, {n: array for n, array in theirs.checkpoint().items() if n != "lm_head.weight"}
     )
     assert model.tied
 
@@ -151,21 +135,23 @@ def test_the_1_of_a_norm_is_added_in_float32_and_not_to_every_norm() -> None:
 @pytest.mark.parametrize("case", [OLDER_DENSE, DENSE], ids=lambda case: case.name)
 def test_half_precision_stays_half_and_the_state_float32(case: Case) -> None:
     """The layers between compute in the weights' type; what is summed up over all positions does not."""
-    reference = Reference(case)
-    half = {name: array.astype(mx.bfloat16) for name, array in reference.checkpoint().items()}
-    model: Any = loaded(case, half)
-    caches = model.make_caches()
-    hidden = model(mx.array([TOKENS]), caches)
+    theirs = reference(case)
+    half = {name: array.astype(mx.bfloat16) for name, array in theirs.checkpoint().items()}
+    model: Any = made(case, half)
+    conversation = Conversation(model)
+    hidden = conversation.forward(TOKENS)
     assert hidden.dtype == mx.bfloat16
     linear = model.model.layers[0].linear_attn
     heads = linear._heads(mx.zeros((1, 2, linear.config.channels), mx.bfloat16))
     assert {part.dtype for part in heads} == {mx.float32}, "normed in float32, too"
-    tail, memory = caches[0].state
+    state = conversation.memory.recurrent[0].state
+    assert state is not None
+    tail, memory = state
     assert (tail.dtype, memory.dtype) == (mx.bfloat16, mx.float32)
     assert tail.shape == (1, 3, 2 * 3 * 16 + 6 * 12)
     assert memory.shape == (1, 6, 16, 12)
-    assert {array.dtype for array in caches[1].arrays()} == {mx.bfloat16}
-    whole = reference.logits(TOKENS)
+    assert {array.dtype for array in conversation.memory.attention[1].arrays()} == {mx.bfloat16}
+    whole = theirs.logits(TOKENS)
     off = difference(model.logits(hidden)[0].astype(mx.float32), whole)
     assert off < 0.1 * difference(whole, mx.zeros_like(whole))
 
@@ -174,23 +160,19 @@ def test_half_precision_stays_half_and_the_state_float32(case: Case) -> None:
 def test_a_published_checkpoint_and_what_mlx_lm_makes_of_it(tmp_path: Path, kind: str) -> None:
     """Read from the disk by both; mixed bits for router and gate, packed and not."""
     from mlx_lm.convert import convert
-    from mlx_lm.utils import load_model
 
-    published, made = tmp_path / "published", tmp_path / "made"
+    published, converted = tmp_path / "published", tmp_path / "converted"
     case = Case(f"{kind} published", PUBLISHED[kind], {**ROOMY, "num_experts": 0 if kind == "qwen3_5" else 5})
     tiny.write(published)  # for its tokenizer
     config = {**case.config, "model_type": kind}
     (published / "config.json").write_text(json.dumps(config))
-    reference = Reference(case)
-    weights = gate_and_up_together(reference) if kind == "qwen3_5_moe" else reference.checkpoint()
+    theirs = reference(case)
+    weights = gate_and_up_together(theirs) if kind == "qwen3_5_moe" else theirs.checkpoint()
     mx.save_safetensors(str(published / "model.safetensors"), weights)
-    convert(str(published), str(made), quantize=True, q_group_size=32, q_bits=4, dtype="bfloat16")
-    for folder, packed in ((published, False), (made, False), (made, True)):
-        theirs, _ = load_model(folder)
-        theirs.set_dtype(mx.float32)
-        model = load(open_model(str(folder)), lambda share: None, packed=packed).model
-        ours = feed(model, model.make_caches(), TOKENS)
-        assert difference(ours, theirs(mx.array([TOKENS]))[0]) < 1e-4
+    convert(str(published), str(converted), quantize=True, q_group_size=32, q_bits=4, dtype="bfloat16")
+    for folder, packed in ((published, False), (converted, False), (converted, True)):
+        ours = loaded(folder, packed=packed).model
+        assert difference(logits(ours, TOKENS), mlx_lm.logits(folder, TOKENS)) < 1e-4
 
 
 PUBLISHED = {

@@ -15,14 +15,16 @@ import mlx.core as mx
 import pytest
 
 from runner.errors import BadModelFiles, UnsupportedModel
-from runner.importing.importer import import_directory
 from runner.loading.description import describe
-from runner.loading.loaded_model import LoadedModel
-from runner.loading.loader import load
+from runner.models.base import Model
 from runner.store.resolve import open_model
 from tests.parts import tiny
-from tests.parts.reference import Case, Reference, difference, feed, some_tokens
-from tests.runner.importing.test_quantized import quiet, tiny_name
+from tests.parts.arrays import difference
+from tests.parts.case import Case, some_tokens
+from tests.parts.models import loaded, logits
+from tests.parts.references import reference
+from tests.parts.references.base import Reference
+from tests.parts.stores import bring_in
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 EXPERTS, HIDDEN, WIDTH = 3, 64, 96
@@ -70,8 +72,8 @@ def encoded(rng: random.Random, outputs: int, inputs: int) -> tuple[mx.array, mx
 
 def published() -> tuple[Tensors, Reference]:
     """A checkpoint in OpenAI's layout, and mlx-lm's float model of the numbers in it."""
-    rng, reference, tensors = random.Random(7), Reference(CASE), {}
-    weights = reference.weights
+    rng, theirs, tensors = random.Random(7), reference(CASE), {}
+    weights = theirs.weights
     for name in list(weights):
         path, dot, last = name.rpartition(".experts.")
         both, down = f"{path}.experts.gate_up_proj", f"{path}.experts.down_proj"
@@ -89,8 +91,8 @@ def published() -> tuple[Tensors, Reference]:
             weights[name] = mx.array(rows)
         elif last == "down_proj.bias":
             tensors[f"{down}_bias"] = weights[name]
-    reference.model.load_weights(list(weights.items()))
-    return tensors, reference
+    theirs.model.load_weights(list(weights.items()))
+    return tensors, theirs
 
 
 def checkpoint(folder: Path, tensors: Tensors) -> Path:
@@ -99,27 +101,23 @@ def checkpoint(folder: Path, tensors: Tensors) -> Path:
     return folder
 
 
-def loaded(folder: Path, packed: bool = False) -> LoadedModel:
-    return load(open_model(str(folder)), lambda share: None, packed=packed)
-
-
-def logits(model: Any) -> mx.array:
-    return feed(model, model.make_caches(), TOKENS, [7])
+def is_the_reference(model: Model, theirs: Reference) -> bool:
+    return difference(logits(model, TOKENS, (7,)), theirs.logits(TOKENS)) < 1e-4
 
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_openais_layout_gives_the_logits_of_the_numbers_in_it(tmp_path: Path, packed: bool) -> None:
-    tensors, reference = published()
-    model: Any = loaded(checkpoint(tmp_path / "blocks", tensors), packed).model
+    tensors, theirs = published()
+    model: Any = loaded(checkpoint(tmp_path / "blocks", tensors), packed=packed).model
     experts = model.model.layers[0].mlp.experts
     for name in ("gate_proj", "up_proj", "down_proj"):
         assert experts[name].weight.dtype == (mx.uint32 if packed else mx.float32)
-    assert difference(logits(model), reference.logits(TOKENS)) < 1e-4
+    assert is_the_reference(model, theirs)
 
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_blocks_and_their_scales_may_lie_in_different_files(tmp_path: Path, packed: bool) -> None:
-    tensors, reference = published()
+    tensors, theirs = published()
     folder = checkpoint(tmp_path / "blocks", tensors)
     (folder / "model.safetensors").unlink()
     shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
@@ -128,27 +126,26 @@ def test_blocks_and_their_scales_may_lie_in_different_files(tmp_path: Path, pack
         part = {name: array for name, array in tensors.items() if place[name] == shard}
         mx.save_safetensors(str(folder / shard), part)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": place}))
-    assert difference(logits(loaded(folder, packed).model), reference.logits(TOKENS)) < 1e-4
+    assert is_the_reference(loaded(folder, packed=packed).model, theirs)
 
 
 def test_blocks_go_through_the_store_as_they_are(tmp_path: Path) -> None:
-    tensors, reference = published()
+    tensors, theirs = published()
     folder = checkpoint(tmp_path / "blocks", tensors)
     store = tmp_path / "store"
-    summary = import_directory(folder, tiny_name(), store, None, quiet)
-    model = open_model("tiny", store)
-    assert difference(logits(load(model, lambda share: None).model), reference.logits(TOKENS)) < 1e-4
-    shown = describe(model)
+    summary = bring_in(folder, store)
+    assert is_the_reference(loaded("tiny", store).model, theirs)
+    shown = describe(open_model("tiny", store))
     assert shown.matrices == {"mxfp4 (32)": 4}
-    assert shown.parameters == summary.plan.parameters == sum(a.size for a in reference.weights.values())
+    assert shown.parameters == summary.plan.parameters == sum(a.size for a in theirs.weights.values())
     with pytest.raises(UnsupportedModel, match="quantized already"):
-        import_directory(folder, tiny_name(), store, None, quiet, kind="int4")
+        bring_in(folder, store, "int4")
 
 
 def test_a_float_model_that_kept_the_method_in_its_config_is_read_by_its_tensors(tmp_path: Path) -> None:
-    reference = Reference(CASE)
-    folder = checkpoint(tmp_path / "floats", reference.checkpoint())
-    assert difference(logits(loaded(folder).model), reference.logits(TOKENS)) < 1e-4
+    theirs = reference(CASE)
+    folder = checkpoint(tmp_path / "floats", theirs.checkpoint())
+    assert is_the_reference(loaded(folder).model, theirs)
 
 
 GATE_UP = f"{LAYER}.gate_up_proj"

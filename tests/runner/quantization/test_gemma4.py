@@ -10,26 +10,13 @@ import mlx.core as mx
 import pytest
 
 from runner.quantization.names import FLOAT_MODES, Quantization
-from tests.parts import tiny
-from tests.runner.quantization.test_quantization import (
-    CLOSE,
-    DIMENSIONS,
-    Q4,
-    Q8,
-    Tensors,
-    checkpoint,
-    dequantize,
-    difference,
-    loaded,
-    logits,
-    mlx_lm_logits,
-    named,
-    parameters,
-    quantize,
-)
+from tests.parts import checkpoints, mlx_lm
+from tests.parts.architectures.layers import FULL, SLIDING
+from tests.parts.arrays import difference
+from tests.parts.checkpoints import CLOSE, LONG, TOKENS, Tensors, checkpoint
+from tests.parts.models import loaded, logits, parameters
+from tests.parts.quantized import Q4, Q8, dequantize, named, quantize, section
 
-MANY = mx.arange(40)[None]  # so many that experts are sorted, and windows left
-FULL, SLIDING = "full_attention", "sliding_attention"
 GEMMA: dict[str, Any] = {  # all that some Gemma 4 has
     "architectures": ["Gemma4ForCausalLM"],
     "model_type": "gemma4_text",
@@ -57,7 +44,7 @@ GEMMA: dict[str, Any] = {  # all that some Gemma 4 has
 
 
 def floats() -> Tensors:
-    weights = tiny.weights(tiny.CONFIG | DIMENSIONS | GEMMA)
+    weights = checkpoints.floats(**GEMMA)
     del weights["lm_head.weight"]
     for name in weights:
         if name.endswith("q_norm.weight"):
@@ -139,15 +126,14 @@ def test_packed_and_dense_are_the_floats_that_they_stand_for(tmp_path: Path, spe
     stored = {name for name, array in packed.items() if array.dtype == mx.uint32}
     assert {name for name, dtype in matrices.items() if dtype == mx.uint32} == stored
     for model in (dense, small):
-        assert difference(logits(model, MANY), logits(expected, MANY)) < CLOSE
+        assert difference(logits(model, LONG), logits(expected, LONG)) < CLOSE
 
 
 @pytest.mark.parametrize("how", [Quantization(32, 4, "affine"), Quantization(32, 8, "affine")], ids=str)
 def test_a_quantized_gemma_4_gives_mlx_lms_logits(tmp_path: Path, how: Quantization) -> None:
     """Affine only: with byte scales mlx-lm's embedding is bfloat16 in a float32 model too."""
     packed, _ = both(lambda path: how)
-    section = {"group_size": how.group_size, "bits": how.bits, "mode": how.mode}
-    folder = checkpoint(tmp_path / "tiny", as_mlx_lm_has_it(packed), quantization=section, **GEMMA)
-    expected = mlx_lm_logits(folder)
-    assert difference(logits(loaded(folder).model), expected) < CLOSE
-    assert difference(logits(loaded(folder, packed=True).model), expected) < CLOSE
+    folder = checkpoint(tmp_path / "tiny", as_mlx_lm_has_it(packed), quantization=section(how), **GEMMA)
+    expected = mlx_lm.logits(folder, TOKENS)
+    assert difference(logits(loaded(folder).model, TOKENS), expected) < CLOSE
+    assert difference(logits(loaded(folder, packed=True).model, TOKENS), expected) < CLOSE

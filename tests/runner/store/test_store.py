@@ -16,50 +16,30 @@ import pytest
 
 from runner.errors import BadModelFiles, LoadError, ModelNotFound, UnsupportedModel
 from runner.importing.importer import import_directory, size_text
-from runner.loading.loader import load
 from runner.store import names
-from runner.store.names import Name
 from runner.store.ollama import LICENSE
 from runner.store.resolve import open_model
-from tests.parts import tiny
-
-
-def name(text: str) -> Name:
-    parsed = names.parse(text)
-    assert parsed is not None
-    return parsed
-
-
-def quiet(done: int, total: int, tensor: str) -> None:
-    """No progress is shown."""
+from tests.parts import refusals, tiny
+from tests.parts.models import loaded, logits
+from tests.parts.stores import blob, bring_in, host_config, manifest, manifest_path, model_name, quiet
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """A store with one model, `tiny`."""
     root = tmp_path / "store"
-    import_directory(tiny.write(tmp_path / "tiny"), name("tiny"), root, "{{ .Prompt }}", quiet)
+    bring_in(tiny.write(tmp_path / "tiny"), root, template="{{ .Prompt }}")
     return root
 
 
-def manifest_path(store: Path) -> Path:
-    return store / "manifests/registry.ollama.ai/library/tiny/latest"
-
-
 def edit_manifest(store: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    path = manifest_path(store)
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
+    edited = manifest(store)
+    change(edited)
+    manifest_path(store).write_text(json.dumps(edited))
 
 
 def refusal(store: Path, kind: type[LoadError] = BadModelFiles) -> str:
-    with pytest.raises(kind) as caught:
-        load(open_model("tiny:latest", store), lambda share: None)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert str(store) not in message
-    return message
+    return refusals.of_model("tiny:latest", kind, store)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +53,8 @@ def refusal(store: Path, kind: type[LoadError] = BadModelFiles) -> str:
     ],
 )
 def test_a_name_is_a_path_and_has_a_shortest_spelling(text: str, path: str, short: str) -> None:
-    assert str(name(text).path) == path
-    assert str(name(text)) == short
+    assert str(model_name(text).path) == path
+    assert str(model_name(text)) == short
 
 
 @pytest.mark.parametrize(
@@ -106,31 +86,25 @@ def test_what_is_no_name_never_becomes_a_path(text: str) -> None:
 
 
 def test_an_imported_model_gives_the_logits_of_its_directory(store: Path, tmp_path: Path) -> None:
-    tokens = mx.array([[1, 2, 3]])
-    here = load(open_model("tiny:latest", store), lambda share: None)
-    there = load(open_model(str(tmp_path / "tiny")), lambda share: None)
+    here, there = loaded("tiny:latest", store), loaded(tmp_path / "tiny")
     assert here.name == "tiny:latest"
     assert here.tokenizer.eos_ids == there.tokenizer.eos_ids
-    assert mx.array_equal(
-        here.model(tokens, here.model.make_caches()), there.model(tokens, there.model.make_caches())
-    )
+    assert mx.array_equal(logits(here.model, [1, 2, 3]), logits(there.model, [1, 2, 3]))
 
 
 def test_an_import_has_what_a_host_looks_for(store: Path) -> None:
-    manifest = json.loads(manifest_path(store).read_text())
-    config = json.loads((store / "blobs" / manifest["config"]["digest"].replace(":", "-")).read_text())
+    config = host_config(store)
     assert config["model_format"] == "safetensors"
     assert config["capabilities"] == ["completion"]
-    kinds = [layer["mediaType"].rsplit(".", 1)[-1] for layer in manifest["layers"]]
+    kinds = [layer["mediaType"].rsplit(".", 1)[-1] for layer in manifest(store)["layers"]]
     assert kinds.count("tensor") == 20
     assert kinds.count("json") == 4
     assert kinds.count("template") == 1
 
 
 def test_every_blob_is_named_by_its_bytes_and_is_as_long_as_the_manifest_says(store: Path) -> None:
-    manifest = json.loads(manifest_path(store).read_text())
-    for layer in [manifest["config"], *manifest["layers"]]:
-        data = (store / "blobs" / layer["digest"].replace(":", "-")).read_bytes()
+    for layer in [manifest(store)["config"], *manifest(store)["layers"]]:
+        data = blob(store, layer).read_bytes()
         assert hashlib.sha256(data).hexdigest() == layer["digest"].removeprefix("sha256:")
         assert len(data) == layer["size"]
 
@@ -143,7 +117,7 @@ def test_an_import_that_fails_leaves_no_manifest_and_no_temporary_file(tmp_path:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        import_directory(folder, name("tiny"), root, None, interrupt)
+        import_directory(folder, model_name("tiny"), root, None, interrupt)
     assert not (root / "manifests").exists()
     assert all(path.name.startswith("sha256-") for path in (root / "blobs").iterdir())
 
@@ -152,7 +126,7 @@ def test_only_floats_and_what_is_quantized_can_be_imported(tmp_path: Path) -> No
     folder = tiny.write(tmp_path / "tiny")
     mx.save_safetensors(str(folder / "model.safetensors"), {"a": mx.zeros((2,), mx.uint32)})
     with pytest.raises(UnsupportedModel, match="tensor a is U32"):
-        import_directory(folder, name("tiny"), tmp_path / "store", None, quiet)
+        import_directory(folder, model_name("tiny"), tmp_path / "store", None, quiet)
 
 
 def test_an_unknown_name_is_not_found(store: Path) -> None:
@@ -167,13 +141,13 @@ def test_a_store_that_is_not_ours_to_read_has_no_models(tmp_path: Path) -> None:
 
 def test_the_demo_needs_no_store_and_a_stored_demo_comes_first(store: Path, tmp_path: Path) -> None:
     assert open_model("demo:latest", store).name == "demo"
-    import_directory(tmp_path / "tiny", name("demo"), store, None, quiet)
+    import_directory(tmp_path / "tiny", model_name("demo"), store, None, quiet)
     assert open_model("demo", store).name == "demo:latest"
 
 
 def digest_of(store: Path, value: Any) -> str:
-    def change(manifest: dict[str, Any]) -> None:
-        manifest["layers"][0]["digest"] = value
+    def change(edited: dict[str, Any]) -> None:
+        edited["layers"][0]["digest"] = value
 
     edit_manifest(store, change)
     return refusal(store)
@@ -197,40 +171,40 @@ def test_what_is_no_digest_opens_nothing(store: Path, digest: Any) -> None:
 
 
 def test_a_missing_and_a_truncated_blob_are_each_one_line_with_the_layers_name(store: Path) -> None:
-    layer = json.loads(manifest_path(store).read_text())["layers"][0]
-    blob = store / "blobs" / layer["digest"].replace(":", "-")
-    blob.write_bytes(blob.read_bytes()[:-1])
+    layer = manifest(store)["layers"][0]
+    path = blob(store, layer)
+    path.write_bytes(path.read_bytes()[:-1])
     assert refusal(store) == (
         f"layer {layer['name']}: {layer['size'] - 1} bytes, the manifest says {layer['size']}: is it all there?"
     )
-    blob.unlink()
+    path.unlink()
     assert refusal(store) == f"layer {layer['name']}: no such file"
 
 
 def test_a_blob_that_leads_out_of_the_store_is_refused(store: Path, tmp_path: Path) -> None:
-    layer = json.loads(manifest_path(store).read_text())["layers"][0]
-    blob = store / "blobs" / layer["digest"].replace(":", "-")
+    layer = manifest(store)["layers"][0]
+    path = blob(store, layer)
     outside = tmp_path / "outside"
-    blob.rename(outside)
-    blob.symlink_to(outside)
+    path.rename(outside)
+    path.symlink_to(outside)
     assert "invalid digest" in refusal(store)
-    blob.unlink()
-    blob.symlink_to(blob)
+    path.unlink()
+    path.symlink_to(path)
     assert refusal(store) == f"layer {layer['name']}: no such file"
-    blob.unlink()
-    os.mkfifo(blob)
+    path.unlink()
+    os.mkfifo(path)
     assert refusal(store) == f"layer {layer['name']}: not a regular file"
-    blob.unlink()
-    blob.mkdir()
+    path.unlink()
+    path.mkdir()
     assert refusal(store) == f"layer {layer['name']}: not a regular file"
 
 
 def test_a_licence_that_leads_out_of_the_store_is_not_read(store: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("from elsewhere")
     digest = "sha256:" + "5" * 64
-    (store / "blobs" / digest.replace(":", "-")).symlink_to(tmp_path / "secret")
     layer = {"mediaType": LICENSE, "digest": digest, "size": 14}
-    edit_manifest(store, lambda manifest: manifest["layers"].append(layer))
+    blob(store, layer).symlink_to(tmp_path / "secret")
+    edit_manifest(store, lambda edited: edited["layers"].append(layer))
     assert open_model("tiny", store).licence is None
 
 
@@ -238,15 +212,15 @@ def test_a_licence_that_leads_out_of_the_store_is_not_read(store: Path, tmp_path
 def test_the_name_of_a_layer_never_becomes_a_path(store: Path, name: str) -> None:
     """It is a label: this one is for nothing that we look for."""
 
-    def change(manifest: dict[str, Any]) -> None:
-        next(layer for layer in manifest["layers"] if layer.get("name") == "tokenizer.json")["name"] = name
+    def change(edited: dict[str, Any]) -> None:
+        next(layer for layer in edited["layers"] if layer.get("name") == "tokenizer.json")["name"] = name
 
     edit_manifest(store, change)
     assert refusal(store) == "manifest: no layer tokenizer.json"
 
 
 def test_a_model_without_tensor_layers_is_another_format(store: Path) -> None:
-    edit_manifest(store, lambda manifest: manifest.update(layers=[]))
+    edit_manifest(store, lambda edited: edited.update(layers=[]))
     assert "no safetensors layers" in refusal(store, UnsupportedModel)
 
 

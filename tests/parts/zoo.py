@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import random
-import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,16 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from runner.config.fields import Config
-from tests.parts import tiny
-from tests.parts.reference import VOCABULARY
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # as in reference.py
-    from mlx_lm.generate import generate_step
-    from mlx_lm.utils import load_model
+from runner.models.base import Model
+from tests.parts import mlx_lm, tiny
+from tests.parts.case import TINY, VOCABULARY, some_tokens
+from tests.parts.models import loaded
 
 WINDOW = 9
 DECODER: Config = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
+    **{name: value for name, value in TINY.items() if name != "head_dim"},
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10_000.0,
-    "tie_word_embeddings": False,
 }
 MAMBA: Config = {"conv_kernel": 4, "n_groups": 2, "use_bias": False, "use_conv_bias": True}
 RECURRENT = ("FalconH1ForCausalLM", "Lfm2ForCausalLM", "Mamba2ForCausalLM", "NemotronHForCausalLM")
@@ -141,6 +130,8 @@ CASES: dict[str, Config] = {
     "OlmoeForCausalLM": {"model_type": "olmoe", "num_experts": 6, "num_experts_per_tok": 2},
     "Phi3ForCausalLM": {"model_type": "phi3"},
 }
+PLAIN = [name for name in CASES if name not in RECURRENT + ROTATING]
+TOKENS = some_tokens(72)
 
 
 def config_of(architecture: str, **changes: Any) -> Config:
@@ -157,11 +148,10 @@ def write(folder: Path, architecture: str, **changes: Any) -> Path:
 
 
 def weights(config: Config) -> dict[str, mx.array]:
-    """As in reference.py, for models whose names differ more."""
-    module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
+    """As those of the references, for models whose names differ more."""
     if "time_step_limit" in config:
         config = {**config, "time_step_limit": (0.0, float("inf"))}
-    model = module.Model(module.ModelArgs.from_dict(config))
+    model = mlx_lm.build(config["model_type"], config)
     flat: Any = tree_flatten(model.parameters())
     keys = mx.random.split(mx.random.key(random.Random(config["model_type"]).getrandbits(32)), len(flat))
     made: dict[str, mx.array] = {}
@@ -172,17 +162,23 @@ def weights(config: Config) -> dict[str, mx.array]:
     return made
 
 
-def theirs(folder: Path) -> Any:
-    """mlx-lm's model of a directory, as mlx-lm loads it."""
-    return load_model(folder)[0]
+@cache
+def ours(folder: Path) -> Model:
+    return loaded(folder).model
+
+
+@cache
+def expected(folder: Path) -> mx.array:
+    """mlx-lm's logits [T,V] of TOKENS, of one forward without a cache."""
+    return mlx_lm.logits(folder, TOKENS)
 
 
 def greedy_tokens(folder: Path, prompt: list[int], count: int, logit_bias: Mapping[str, float]) -> list[int]:
     """What mlx-lm's own generation says."""
     bias = mx.array([logit_bias.get(str(token), 0.0) for token in range(VOCABULARY)])
-    steps = generate_step(
+    steps = mlx_lm.generate_step(
         mx.array(prompt),
-        theirs(folder),
+        mlx_lm.loaded(folder),
         max_tokens=count,
         logits_processors=[lambda tokens, logits: logits + bias],
     )

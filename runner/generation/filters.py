@@ -29,10 +29,9 @@ class Candidates(NamedTuple):
 Filter = Callable[[Candidates], Candidates]
 
 
-def top_ids(logits: mx.array, count: int) -> mx.array:
-    """The ids [count] of the largest logits, largest first; a partition, so never a sort of all V."""
-    part = mx.argpartition(-logits, kth=count - 1)[:count]
-    return part[mx.argsort(-logits[part])]
+def largest_ids(logits: mx.array, count: int) -> mx.array:
+    """The ids [count] of the largest logits, in no order: a partition is less than a sort of all V."""
+    return mx.argpartition(-logits, kth=count - 1)[:count]
 
 
 def tempered(logits: mx.array, temperature: float) -> mx.array:
@@ -73,24 +72,21 @@ def _up_to_mass(ordered: Candidates, mass: float) -> Candidates:
 
 def narrowing(options: SamplingOptions, vocab_size: int) -> Callable[[mx.array], Candidates]:
     """Adjusted logits [V] -> what may be drawn. Not for a temperature <= 0."""
-    select = _selection(options.top_k, vocab_size)
+    everything = mx.arange(vocab_size, dtype=mx.uint32)
+    top_k = options.top_k if 0 < options.top_k < vocab_size else None
     filters = _filters(options)
 
     def narrow(logits: mx.array) -> Candidates:
-        ids = select(logits)
-        found = Candidates(ids, tempered(logits[ids], options.temperature))
+        ids = everything
+        if top_k is not None:
+            ids = largest_ids(logits, top_k)
+            logits = logits[ids]
+        found = Candidates(ids, tempered(logits, options.temperature))
         for keep in filters:
             found = keep(found)
         return found
 
     return narrow
-
-
-def _selection(top_k: int, vocab_size: int) -> Callable[[mx.array], mx.array]:
-    if 0 < top_k < vocab_size:
-        return lambda logits: top_ids(logits, top_k)
-    everything = mx.arange(vocab_size, dtype=mx.uint32)
-    return lambda _: everything
 
 
 def _filters(options: SamplingOptions) -> list[Filter]:

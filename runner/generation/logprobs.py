@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from runner.generation.filters import top_ids
+from runner.generation.filters import largest_ids
 
 LOGPROB_FLOOR = -9999.0  # the host's: JSON has no -inf
 
@@ -28,7 +28,8 @@ class Logprobs:
     def measure(cls, raw: mx.array, token: mx.array, count: int) -> Logprobs:
         """log_softmax of the raw logits [V] at the token [1], and at the `count` largest (V at most)."""
         total = mx.logsumexp(raw)
-        best = top_ids(raw, min(count, raw.shape[0])) if count > 0 else mx.zeros(0, mx.uint32)
+        best = largest_ids(raw, min(count, raw.shape[0])) if count > 0 else mx.zeros(0, mx.uint32)
+        best = best[mx.argsort(-raw[best])]
         return cls(raw[token] - total, best, raw[best] - total)
 
     def arrays(self) -> list[mx.array]:

@@ -9,7 +9,8 @@ The order is the host's own, with two additions of ours marked +:
     3  top_k, temperature   the k largest, sparse from here on; p = softmax(l / T)
   + 4  typical_p            on that p (llama.cpp applies it, and top_p and min_p, before the temperature)
     5  top_p, then min_p
-    6  a draw from what is left, with a key made from the seed and the number of the draw
+    6  a draw from what is left, with a key made from the seed and the number of the draw; the noise belongs to
+       token ids, so that roundings hardly matter (the host's belongs to ranks: its texts of a seed are others)
 
 0 and 1 stand in `penalties.py`, 3 to 5 in `filters.py`, 2 and 6 in `draws.py`. Log-probabilities
 (`logprobs.py`) are those of the raw logits, whatever the options; a suppressed token has no part in them.
@@ -24,13 +25,13 @@ Knows nothing about text, stop strings or caches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
 from runner.generation import penalties
-from runner.generation.draws import draw_keys, drawn, largest
+from runner.generation.draws import draw_key, drawn, fresh_seed, largest, words
 from runner.generation.filters import Candidates, narrowing
 from runner.generation.logprobs import Logprobs
 from runner.generation.penalties import History, Penalty, Step
@@ -74,7 +75,7 @@ class Chain:
     narrow: Callable[[mx.array], Candidates] | None  # None: greedy
 
     def __call__(self, raw: mx.array, counts: mx.array | None, key: mx.array) -> mx.array:
-        """Raw logits [V], occurrences [V] (None: no penalties) -> a token [1]."""
+        """Raw logits [V], occurrences [V] (None: no penalties), key [1] -> a token [1]."""
         logits = raw if self.bias is None else self.bias(raw)
         if counts is not None:
             for penalise in self.penalties:
@@ -90,13 +91,14 @@ class Sampler:
         mask: Step | None,
         chain: Chain,
         history: History | None,
-        keys: Iterator[mx.array],
+        seed: int,
         top_logprobs: int | None,
     ) -> None:
         self._mask = mask
         self._chain = chain
         self._history = history
-        self._keys = keys
+        self._seed = seed
+        self._drawn = 0
         self._top_logprobs = top_logprobs
 
     def __call__(self, logits: mx.array) -> Draw:
@@ -105,7 +107,8 @@ class Sampler:
         if self._mask is not None:
             raw = self._mask(raw)
         counts = None if self._history is None else self._history.counts
-        token = self._chain(raw, counts, next(self._keys))
+        token = self._chain(raw, counts, words(draw_key(self._seed, self._drawn)))
+        self._drawn += 1
         if self._history is not None:
             self._history.add(token)
         if self._top_logprobs is None:
@@ -136,7 +139,8 @@ def make_sampler(
     )
     history = penalties.history(options, vocab_size, prompt, context_length) if used else None
     mask = penalties.suppression(suppressed, vocab_size)
-    return Sampler(mask, chain, history, draw_keys(options.seed), top_logprobs)
+    seed = fresh_seed() if options.seed is None else options.seed
+    return Sampler(mask, chain, history, seed, top_logprobs)
 
 
 def bounded(options: SamplingOptions) -> SamplingOptions:

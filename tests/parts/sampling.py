@@ -26,6 +26,10 @@ def values(array: mx.array) -> list[float]:
     return result
 
 
+def number(array: mx.array) -> float:
+    return values(array.reshape(1))[0]
+
+
 def ids(array: mx.array) -> list[int]:
     return [int(value) for value in values(array)]
 

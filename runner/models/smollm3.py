@@ -11,22 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from runner.config.fields import (
-    FULL,
-    MAX_LAYERS,
-    MAX_POSITIONS,
-    SLIDING,
-    Config,
-    DecoderConfig,
-    Fields,
-    read_windows,
-)
+from runner.config.decoder import FULL, SLIDING, DecoderConfig, read_windows
+from runner.config.fields import MAX_LAYERS, MAX_POSITIONS, Config, Fields
+from runner.config.rope import RopeConfig
 from runner.errors import UnsupportedModel
 from runner.layers.attention import Attention
 from runner.layers.block import Block
 from runner.layers.decoder import CausalLM
 from runner.layers.mlp import GatedMLP
-from runner.layers.rope import Rope, RopeConfig
+from runner.layers.rope import Rope
 
 DEFAULTS: Config = {"rope_theta": 2_000_000.0, "tie_word_embeddings": True}
 """Where they are not those of the other architectures."""
@@ -43,7 +36,7 @@ class SmolLM3Config:
 
     @classmethod
     def read(cls, fields: Fields) -> SmolLM3Config:
-        fields = fields.over(_with_defaults(fields.values))
+        fields = fields.with_values(_with_defaults(fields.values))
         fields.ignore("max_window_layers")  # a relic of Qwen2's in published files
         decoder = DecoderConfig.read(fields, positions=32_768, kv_heads=4)
         rotated = read_rotated(fields, decoder.num_hidden_layers)

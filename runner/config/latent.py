@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from runner.config.fields import MAX_WIDTH, Fields
 from runner.config.rope import RopeConfig, read_scaling
-from runner.errors import UnsupportedModel
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,6 @@ class LatentConfig:
 
 def read_rope(fields: Fields, rotated: int, positions: int) -> RopeConfig:
     rope = RopeConfig.read(fields, rotated, positions)
-    if rope.dims != rotated:
-        raise UnsupportedModel(
-            f"config.json: partial_rotary_factor rotates {rope.dims} of qk_rope_head_dim, {rotated}, numbers;"
-            " only 1 is supported"
-        )
     return replace(rope, traditional=fields.flag("rope_interleave", True))
 
 

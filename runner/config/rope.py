@@ -43,15 +43,24 @@ class RopeConfig:
     traditional: bool = False  # pairs of neighbours instead of halves
 
     @classmethod
-    def read(cls, fields: Fields, head_dim: int, positions: int) -> RopeConfig:
+    def read(cls, fields: Fields, head_dim: int, positions: int, *, partial: bool = False) -> RopeConfig:
         """From `rope_scaling` or the newer `rope_parameters`; transformers prefers the older if both are there.
 
         `rope_theta` and `partial_rotary_factor` stand inside (newer) or beside; inside wins.
+
+        partial: whether this architecture can rotate a part of each head. Where it cannot, readers of a file that
+        asks for it disagree: transformers 5 rotates whole heads (or fails, if positions are scaled), vLLM a part.
         """
         kind, scaling = read_scaling(fields)
         theta = scaling.number("rope_theta", fields.number("rope_theta", DEFAULT_THETA, above=1), above=1)
         rotary = scaling.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
-        dims = _rotated(head_dim, 1.0 if kind == "proportional" else rotary)
+        whole = kind == "proportional"  # spreads its pairs over whole heads, in every architecture
+        if rotary != 1 and not partial and not whole:
+            raise UnsupportedModel(
+                f"config.json: partial_rotary_factor {rotary:g} is not supported by this architecture: it rotates"
+                " whole heads, so only 1 is"
+            )
+        dims = _rotated(head_dim, 1.0 if whole else rotary)
         base = cls(dims, theta, traditional=fields.flag("rope_traditional", False))
         scaling = scaling.with_values(scaling.values | {"partial_rotary_factor": rotary})
         return TYPES[kind](base, scaling, _original(fields, scaling, positions), positions)

@@ -37,7 +37,7 @@ class HybridConfig:
         return cls(
             # A head that is there counts, whatever the flag says: `rename` settles it.
             decoder=replace(decoder, tie_word_embeddings=False),
-            rope=RopeConfig.read(fields, decoder.head_dim, decoder.max_position_embeddings),
+            rope=RopeConfig.read(fields, decoder.head_dim, decoder.max_position_embeddings, partial=True),
             attention_bias=fields.flag("attention_bias", False),
             linear=read_linear(fields),
             windows=read_kinds(fields, decoder.num_hidden_layers),

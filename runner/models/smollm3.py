@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from runner.config.decoder import FULL, SLIDING, DecoderConfig, read_windows
 from runner.config.fields import MAX_LAYERS, MAX_POSITIONS, Config, Fields
 from runner.config.rope import RopeConfig
-from runner.errors import UnsupportedModel
 from runner.layers.attention import Attention
 from runner.layers.block import Block
 from runner.layers.decoder import CausalLM
@@ -42,7 +41,7 @@ class SmolLM3Config:
         rotated = read_rotated(fields, decoder.num_hidden_layers)
         return cls(
             decoder=decoder,
-            rope=read_rope(fields, decoder),
+            rope=RopeConfig.read(fields, decoder.head_dim, decoder.max_position_embeddings),
             rotated=rotated,
             windows=read_unrotated_windows(fields, decoder, rotated),
             attention_bias=fields.flag("attention_bias", False),
@@ -52,14 +51,6 @@ class SmolLM3Config:
 
 def _with_defaults(config: Config) -> Config:
     return config | {name: value for name, value in DEFAULTS.items() if config.get(name) is None}
-
-
-def read_rope(fields: Fields, decoder: DecoderConfig) -> RopeConfig:
-    """transformers rotates whole heads here, or fails, where a file asks for a part of them."""
-    rope = RopeConfig.read(fields, decoder.head_dim, decoder.max_position_embeddings)
-    if rope.dims != decoder.head_dim:
-        raise UnsupportedModel("config.json: partial_rotary_factor is not supported with SmolLM3ForCausalLM")
-    return rope
 
 
 def read_rotated(fields: Fields, count: int) -> tuple[bool, ...]:

@@ -13,7 +13,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 
 
 def read(config: Config) -> RopeConfig:
-    return RopeConfig.read(Fields(config), D, POSITIONS)
+    return RopeConfig.read(Fields(config), D, POSITIONS, partial=True)
 
 
 def frequencies(config: RopeConfig) -> list[float]:

@@ -53,6 +53,19 @@ def test_no_room_imports_what_it_must_not_know(package: str, forbidden: set[str]
     assert not {name: found for name, found in wrong.items() if found}
 
 
+def rooms(path: Path) -> set[str]:
+    """Of what a module imports from `runner`, the first name behind it: a room, or a module beside the rooms."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    modules = [node.module.split(".") for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {names[1] for names in modules if names[0] == "runner" and len(names) > 1}
+
+
+def test_a_config_is_read_without_arrays_layers_or_models() -> None:
+    for path in (ROOT / "runner" / "config").glob("*.py"):
+        assert rooms(path) <= {"config", "errors"}, path.name
+        assert imported(path) <= {*sys.stdlib_module_names, "__future__", "runner"}, path.name
+
+
 @pytest.mark.parametrize("leaf", ["types", "errors", "text/stops"])
 def test_leaves_import_the_standard_library_only(leaf: str) -> None:
     assert imported(ROOT / "runner" / f"{leaf}.py") <= {*sys.stdlib_module_names, "__future__"}

@@ -10,13 +10,11 @@ Knows nothing about arrays, or about what a field means.
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
-from runner.errors import BadModelFiles, UnsupportedModel
+from runner.errors import BadModelFiles
 
 Config = dict[str, Any]
 """A parsed config.json."""
@@ -29,45 +27,65 @@ MAX_VOCABULARY = 1 << 24
 MAX_POSITIONS = (1 << 31) - 1  # positions are int32
 
 
-class Fields:
-    """Typed access to the fields of one JSON object. It remembers every name that was asked for."""
+class Asked:
+    """What was asked of one config.json, in one record for the whole file.
 
-    def __init__(self, values: Config, where: str = "config.json") -> None:
+    A name that was asked for counts as asked wherever it stands: multimodal files repeat fields of `text_config`
+    outside of it, where their readers do not look.
+    """
+
+    def __init__(self, where: str, values: Config) -> None:
+        self._names: set[str] = set()
+        self._objects = [(where, values)]
+
+    def within(self, where: str, values: Config) -> None:
+        """Another object of the file whose fields are to be asked for."""
+        self._objects.append((where, values))
+
+    def add(self, *names: str) -> None:
+        self._names.update(names)
+
+    def unread(self) -> Iterator[tuple[str, str, object]]:
+        """Where, name and value, as the file has it, of each field that was never asked for."""
+        for where, values in self._objects:
+            for name, value in values.items():
+                if name not in self._names:
+                    yield where, name, value
+
+
+class Fields:
+    """Typed access to the fields of one JSON object; every name that is asked for is noted in `asked`."""
+
+    def __init__(self, values: Config, where: str = "config.json", asked: Asked | None = None) -> None:
+        """asked: the record of the file that this object is part of; None begins one."""
         self.values = values
+        self.asked = Asked(where, values) if asked is None else asked
         self._where = where
-        self._asked: set[str] = set()
-        self._sections = [self]
 
     def section(self, name: str) -> Fields | None:
-        """An object inside that has fields of the model, too, such as `text_config`; None as in `mapping`."""
+        """An object inside that has fields of the model, too, such as `text_config`; None as in `mapping`. Both
+        share one `asked`.
+        """
         values = self.mapping(name)
         if values is None:
             return None
-        section = self.over(values)
-        section._where = f"{self._where}: {name}"
-        self._sections.append(section)
-        return section
+        where = f"{self._where}: {name}"
+        self.asked.within(where, values)
+        return Fields(values, where, self.asked)
 
-    def over(self, values: Config) -> Fields:
-        """The same with other values: defaults filled in, say. What is asked of either counts for both."""
-        changed = copy.copy(self)
-        changed.values = values
-        return changed
+    def with_values(self, values: Config) -> Fields:
+        """The same object as if the file said this: with defaults filled in, say. Both share one `asked`, so a
+        field of the file is no longer unread when it was asked of the changed values.
+        """
+        return Fields(values, self._where, self.asked)
 
     def ignore(self, *names: str) -> None:
         """Fields that change nothing in this architecture, whatever they say."""
-        self._asked.update(names)
-
-    def unread(self) -> Iterator[tuple[str, str, object]]:
-        """Where, name and value of each field that was never asked for."""
-        for section in self._sections:
-            for name, value in section.values.items():
-                if name not in self._asked:
-                    yield section._where, name, value
+        self.asked.add(*names)
 
     def __contains__(self, name: str) -> bool:
         """Whether the field is there at all; null counts, since for a few fields it is a value of its own."""
-        self._asked.add(name)
+        self.asked.add(name)
         return name in self.values
 
     def integer(self, name: str, default: int | None = None, *, high: int, low: int = 1) -> int:
@@ -138,106 +156,12 @@ class Fields:
         return BadModelFiles(f"{self._where}: {name} is {found}, expected {expected}")
 
     def _value(self, name: str) -> Any:
-        self._asked.add(name)
+        self.asked.add(name)
         return self.values.get(name)
 
     def _or_default(self, name: str, default: object) -> Any:
         value = self._value(name)
         return default if value is None else value
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """The fields that every plain decoder has, under their names in config.json."""
-
-    vocab_size: int  # V
-    hidden_size: int  # E
-    intermediate_size: int  # F
-    num_hidden_layers: int
-    num_attention_heads: int  # H
-    num_key_value_heads: int  # K
-    head_dim: int  # D
-    rms_norm_eps: float
-    max_position_embeddings: int
-    tie_word_embeddings: bool
-
-    @classmethod
-    def read(
-        cls, fields: Fields, *, positions: int, kv_heads: int | None = None, head_dim: int | None = None
-    ) -> DecoderConfig:
-        """The keywords are the architecture's defaults: max_position_embeddings, num_key_value_heads (None:
-        as many as there are query heads) and head_dim (None: hidden_size / heads).
-        """
-        check_activation(fields)
-        hidden_size = fields.integer("hidden_size", high=MAX_WIDTH)
-        heads = fields.integer("num_attention_heads", high=MAX_HEADS)
-        if "num_key_value_heads" in fields:
-            kv_heads = fields.optional_integer("num_key_value_heads", high=MAX_HEADS)
-        kv_heads = heads if kv_heads is None else kv_heads
-        if heads % kv_heads:
-            raise BadModelFiles(
-                f"config.json: num_attention_heads is {heads}, expected a multiple of"
-                f" num_key_value_heads, {kv_heads}"
-            )
-        width = fields.optional_integer("head_dim", high=MAX_WIDTH) or head_dim
-        if width is None and hidden_size % heads:
-            raise BadModelFiles(
-                f"config.json: hidden_size is {hidden_size}, expected a multiple of num_attention_heads, {heads}"
-            )
-        return cls(
-            vocab_size=fields.integer("vocab_size", high=MAX_VOCABULARY),
-            hidden_size=hidden_size,
-            intermediate_size=fields.integer("intermediate_size", high=MAX_WIDTH),
-            num_hidden_layers=fields.integer("num_hidden_layers", high=MAX_LAYERS),
-            num_attention_heads=heads,
-            num_key_value_heads=kv_heads,
-            head_dim=width or hidden_size // heads,
-            rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
-            max_position_embeddings=fields.integer("max_position_embeddings", positions, high=MAX_POSITIONS),
-            tie_word_embeddings=fields.flag("tie_word_embeddings", False),
-        )
-
-
-FULL, SLIDING = "full_attention", "sliding_attention"
-
-
-def read_windows(
-    fields: Fields, decoder: DecoderConfig, window: int | None, default: Sequence[str]
-) -> tuple[int | None, ...]:
-    """For each layer its attention window, or None for no limit: `layer_types`, or `default` if that is absent.
-
-    A window that no context can leave is none.
-    """
-    kinds = fields.optional_texts("layer_types")
-    kinds = list(default) if kinds is None else kinds
-    if len(kinds) != decoder.num_hidden_layers:
-        raise fields.wrong("layer_types", f"a list of num_hidden_layers, {decoder.num_hidden_layers}, names")
-    for kind in kinds:
-        if kind not in (FULL, SLIDING):
-            raise UnsupportedModel(
-                f"config.json: layer_types has {shown(kind)}, supported are {FULL} and {SLIDING}"
-            )
-    if SLIDING in kinds and window is None:
-        raise BadModelFiles(
-            f"config.json: layer_types has {SLIDING}, but sliding_window (or use_sliding_window) turns it off"
-        )
-    if window is not None and window >= decoder.max_position_embeddings:
-        window = None
-    return tuple(window if kind == SLIDING else None for kind in kinds)
-
-
-def read_sliding_window(fields: Fields) -> int | None:
-    """`sliding_window`, where absent means transformers' default and null means no window."""
-    if "sliding_window" not in fields:
-        return 4096
-    return fields.optional_integer("sliding_window", high=MAX_POSITIONS)
-
-
-def check_activation(fields: Fields) -> None:
-    """SwiGLU is the only gated MLP here. "swish" is the older name of the same function."""
-    name = fields.text("hidden_act", "silu")
-    if name not in ("silu", "swish"):
-        raise UnsupportedModel(f"config.json: hidden_act {shown(name)} is not supported, only silu is")
 
 
 def _is_number(value: object) -> bool:

@@ -1,6 +1,6 @@
 """Fields of config.json that nobody asked for: which of them may be passed over.
 
-An architecture reads the fields that it knows (`config.Fields` remembers which). Of the others, those that change
+An architecture reads the fields that it knows (`fields.Asked` remembers which). Of the others, those that change
 the maths of some architecture are listed here with the values at which they change nothing; any other value is
 refused, since a model that computes something else than it was made for still answers, only worse. A field in no
 table is passed over: files carry much that has nothing to do with the maths, and what comes with tensors of its own
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 
-from runner.config.fields import Fields, shown
+from runner.config.fields import Asked, shown
 from runner.errors import UnsupportedModel
 
 log = logging.getLogger(__name__)
@@ -141,10 +141,10 @@ HARMLESS_ENDINGS = ("_token_id", "_token_index")
 MAX_LINE = 1_000  # characters in the log
 
 
-def refuse_unread(fields: Fields, architecture: str) -> None:
+def refuse_unread(asked: Asked, architecture: str) -> None:
     """Raises UnsupportedModel, naming field and value, for what would change the maths and was not read."""
     unknown = []
-    for where, name, value in fields.unread():
+    for where, name, value in asked.unread():
         if name not in HARMLESS_AT:
             well_known = name in HARMLESS or name.endswith(HARMLESS_ENDINGS)
             unknown += [] if well_known or value is None else [name]

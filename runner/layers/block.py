@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from runner.cache.memory import Memory
 from runner.cache.span import Span
-from runner.config.fields import DecoderConfig
+from runner.config.decoder import DecoderConfig
 from runner.layers import nn
 
 Attend = Callable[[mx.array, Span, Memory], mx.array]

@@ -15,7 +15,7 @@ from runner.cache.kv import KVCache
 from runner.cache.memory import Memory
 from runner.cache.span import Span
 from runner.cache.windowed import WindowedKVCache
-from runner.config.fields import DecoderConfig
+from runner.config.decoder import DecoderConfig
 from runner.errors import BadModelFiles
 from runner.layers import nn
 

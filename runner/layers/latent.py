@@ -10,74 +10,21 @@ Knows nothing about files, tokens or requests.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-
 import mlx.core as mx
 
 from runner.cache.latent import LatentCache
 from runner.cache.memory import Memory
 from runner.cache.span import Span
-from runner.config.fields import MAX_WIDTH, DecoderConfig, Fields
-from runner.errors import BadModelFiles, UnsupportedModel
+from runner.config.decoder import DecoderConfig
+from runner.config.latent import LatentConfig
+from runner.errors import BadModelFiles
 from runner.layers import nn
 from runner.layers.moe import add_tensor
-from runner.layers.rope import Rope, RopeConfig, read_scaling
+from runner.layers.rope import Rope
 from runner.quantization.collect import collect, common_dtype
 
 # Of the norms inside: transformers gives them this one, whatever rms_norm_eps says.
 LATENT_EPS = 1e-6
-
-
-@dataclass(frozen=True)
-class AttentionConfig:
-    rope: RopeConfig
-    scale: float  # of the scores
-    bias: bool
-    query_rank: int | None  # of the product that queries are made by; None: of one matrix
-    latent: int  # Z
-    content: int  # C
-    rotated: int  # R
-    value: int  # W
-
-    @classmethod
-    def read(cls, fields: Fields, positions: int) -> AttentionConfig:
-        fields.ignore("qk_head_dim")  # it is the sum of two others
-        # transformers reads both names.
-        width = fields.integer("head_dim", 64, high=MAX_WIDTH)
-        rotated = fields.integer("qk_rope_head_dim", width, high=MAX_WIDTH)
-        content = fields.integer("qk_nope_head_dim", 192, high=MAX_WIDTH)
-        ranked = "q_lora_rank" in fields  # null is a value
-        return cls(
-            rope=read_rope(fields, rotated, positions),
-            scale=read_scale(fields, content + rotated),
-            bias=fields.flag("attention_bias", False),
-            query_rank=fields.optional_integer("q_lora_rank", high=MAX_WIDTH) if ranked else 768,
-            latent=fields.integer("kv_lora_rank", 512, high=MAX_WIDTH),
-            content=content,
-            rotated=rotated,
-            value=fields.integer("v_head_dim", 256, high=MAX_WIDTH),
-        )
-
-
-def read_rope(fields: Fields, rotated: int, positions: int) -> RopeConfig:
-    rope = RopeConfig.read(fields, rotated, positions)
-    if rope.dims != rotated:
-        raise UnsupportedModel(
-            f"config.json: partial_rotary_factor rotates {rope.dims} of qk_rope_head_dim, {rotated}, numbers;"
-            " only 1 is supported"
-        )
-    return replace(rope, traditional=fields.flag("rope_interleave", True))
-
-
-def read_scale(fields: Fields, width: int) -> float:
-    """1/sqrt(width of a key); stretched positions sharpen it if `mscale_all_dim` says so."""
-    kind, scaling = read_scaling(fields)
-    growth = scaling.optional_number("mscale_all_dim")
-    if kind == "default" or not growth:
-        return 1 / math.sqrt(width)
-    sharper = 0.1 * growth * math.log(max(scaling.number("factor"), 1.0)) + 1
-    return sharper**2 / math.sqrt(width)
 
 
 class HeadLinear(nn.Module):
@@ -104,7 +51,7 @@ class Attention(nn.Module):
     A position is remembered as [latent, rotated key].
     """
 
-    def __init__(self, decoder: DecoderConfig, layer: int, config: AttentionConfig, rope: Rope) -> None:
+    def __init__(self, decoder: DecoderConfig, layer: int, config: LatentConfig, rope: Rope) -> None:
         super().__init__()
         hidden, heads = decoder.hidden_size, decoder.num_attention_heads
         width = config.content + config.rotated  # of a query
@@ -188,9 +135,7 @@ class Attention(nn.Module):
         )
 
 
-def split_latent_maps(
-    weights: dict[str, mx.array], heads: int, config: AttentionConfig
-) -> dict[str, mx.array]:
+def split_latent_maps(weights: dict[str, mx.array], heads: int, config: LatentConfig) -> dict[str, mx.array]:
     """`kv_b_proj` [H*(C+W),Z] as the two products that it is used in, as mlx-lm's files have it: `embed_q` [H,Z,C]
     and `unembed_out` [H,W,Z]. A quantized one becomes floats, since its groups run along Z.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from runner.config.fields import DecoderConfig
+from runner.config.decoder import DecoderConfig
 from runner.layers import nn
 
 

@@ -56,7 +56,7 @@ def build(config: Config) -> Model:
     module = importlib.import_module(f"{__name__}.{ARCHITECTURES[name]}")
     fields = Fields(config)
     model: Model = module.Model(fields)
-    refuse_unread(fields, name)
+    refuse_unread(fields.asked, name)
     return model
 
 

@@ -17,24 +17,16 @@ import mlx.core as mx
 from runner.cache.memory import Memory
 from runner.cache.rotating import RotatingKVCache
 from runner.cache.span import Span
-from runner.config.fields import (
-    FULL,
-    MAX_LAYERS,
-    SLIDING,
-    Config,
-    DecoderConfig,
-    Fields,
-    read_sliding_window,
-    read_windows,
-    shown,
-)
+from runner.config.decoder import FULL, SLIDING, DecoderConfig, read_sliding_window, read_windows
+from runner.config.fields import MAX_LAYERS, Config, Fields, shown
+from runner.config.rope import RopeConfig
 from runner.errors import UnsupportedModel
 from runner.layers.attention import Attention
 from runner.layers.block import Block
 from runner.layers.decoder import CausalLM, Decoder, Layer, soft_capped, storages
 from runner.layers.mlp import GeGLU
 from runner.layers.norms import ZeroCentredNorm, whole_weight
-from runner.layers.rope import Rope, RopeConfig
+from runner.layers.rope import Rope
 from runner.models.multimodal import text_part
 
 DEFAULTS: Config = {"vocab_size": 262_208, "num_attention_heads": 8}
@@ -57,7 +49,7 @@ class Gemma3Config:
     @classmethod
     def read(cls, fields: Fields) -> Gemma3Config:
         fields = fields.section("text_config") or fields
-        fields = fields.over(_text_fields(fields.values))
+        fields = fields.with_values(_text_fields(fields.values))
         refuse_unsupported(fields)
         decoder = DecoderConfig.read(fields, positions=131_072, kv_heads=4, head_dim=256)
         window = read_sliding_window(fields)

@@ -30,7 +30,8 @@ import mlx.core as mx
 from runner.cache.memory import Memory
 from runner.cache.rotating import RotatingKVCache
 from runner.cache.span import Span
-from runner.config.fields import DecoderConfig, Fields
+from runner.config.decoder import DecoderConfig
+from runner.config.fields import Fields
 from runner.layers import nn
 from runner.layers.decoder import CausalLM, Decoder, Layer, soft_capped, storages
 from runner.layers.mlp import GeGLU

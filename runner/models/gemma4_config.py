@@ -11,23 +11,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from runner.config.decoder import FULL, SLIDING, DecoderConfig, read_windows
 from runner.config.fields import (
-    FULL,
     MAX_EXPERTS,
     MAX_HEADS,
     MAX_LAYERS,
     MAX_POSITIONS,
     MAX_VOCABULARY,
     MAX_WIDTH,
-    SLIDING,
     Config,
-    DecoderConfig,
     Fields,
-    read_windows,
     shown,
 )
+from runner.config.rope import RopeConfig
 from runner.errors import BadModelFiles, UnsupportedModel
-from runner.layers.rope import RopeConfig
 from runner.models import gemma3
 from runner.models.gemma3 import capped, check_gelu
 
@@ -87,7 +84,7 @@ class Gemma4Config:
     def read(cls, fields: Fields) -> Gemma4Config:
         family = UNIFIED if "unified" in fields.values["architectures"][0].lower() else PLAIN
         fields = fields.section("text_config") or fields
-        fields = fields.over(_text_values(fields.values))
+        fields = fields.with_values(_text_values(fields.values))
         refuse_unsupported(fields)
         decoder = DecoderConfig.read(fields, positions=family.positions, kv_heads=4, head_dim=256)
         kinds = read_kinds(fields, decoder.num_hidden_layers)
@@ -99,7 +96,7 @@ class Gemma4Config:
             kinds=read_shapes(fields, decoder, kinds),
             layers=kinds,
             windows=read_windows(
-                fields.over(fields.values | {"layer_types": [*kinds]}), decoder, window, default=kinds
+                fields.with_values(fields.values | {"layer_types": [*kinds]}), decoder, window, default=kinds
             ),
             donors=read_donors(fields, kinds),
             wide=fields.flag("use_double_wide_mlp", False),

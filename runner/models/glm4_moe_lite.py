@@ -17,19 +17,14 @@ import mlx.core as mx
 
 from runner.cache.latent import LatentCache
 from runner.cache.memory import Memory
-from runner.config.fields import (
-    MAX_EXPERTS,
-    MAX_LAYERS,
-    MAX_WIDTH,
-    DecoderConfig,
-    Fields,
-    shown,
-)
+from runner.config.decoder import DecoderConfig
+from runner.config.fields import MAX_EXPERTS, MAX_LAYERS, MAX_WIDTH, Fields, shown
+from runner.config.latent import LatentConfig
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.layers import nn
 from runner.layers.block import Block
 from runner.layers.decoder import CausalLM
-from runner.layers.latent import Attention, AttentionConfig, split_latent_maps
+from runner.layers.latent import Attention, split_latent_maps
 from runner.layers.mlp import GatedMLP
 from runner.layers.moe import Experts, join_experts
 from runner.layers.rope import Rope
@@ -97,7 +92,7 @@ def _refuse_other(fields: Fields, name: str, ours: str) -> None:
 @dataclass(frozen=True)
 class Glm4MoeLiteConfig:
     decoder: DecoderConfig
-    attention: AttentionConfig
+    attention: LatentConfig
     experts: ExpertsConfig
     sparse: tuple[bool, ...]  # for each layer whether its MLP is a mixture
     drafting: int  # layers behind the last, which only guess at further tokens
@@ -107,13 +102,13 @@ class Glm4MoeLiteConfig:
         given = fields.values.get("rms_norm_eps")
         eps = DEFAULT_EPS if given is None else given
         # Keys and values are those of the latent, whatever num_key_value_heads says.
-        fields = fields.over({**fields.values, "rms_norm_eps": eps, "num_key_value_heads": None})
+        fields = fields.with_values({**fields.values, "rms_norm_eps": eps, "num_key_value_heads": None})
         decoder = DecoderConfig.read(
             fields, positions=202_752, head_dim=64
         )  # its width of a head is not used
         return cls(
             decoder=decoder,
-            attention=AttentionConfig.read(fields, decoder.max_position_embeddings),
+            attention=LatentConfig.read(fields, decoder.max_position_embeddings),
             experts=ExpertsConfig.read(fields),
             sparse=read_sparse(fields, decoder.num_hidden_layers),
             drafting=fields.integer("num_nextn_predict_layers", 1, low=0, high=MAX_LAYERS),

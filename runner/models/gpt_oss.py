@@ -15,22 +15,15 @@ import mlx.core as mx
 
 from runner.cache.memory import Memory
 from runner.cache.rotating import RotatingKVCache
-from runner.config.fields import (
-    FULL,
-    MAX_EXPERTS,
-    MAX_POSITIONS,
-    SLIDING,
-    Config,
-    DecoderConfig,
-    Fields,
-    read_windows,
-)
+from runner.config.decoder import FULL, SLIDING, DecoderConfig, read_windows
+from runner.config.fields import MAX_EXPERTS, MAX_POSITIONS, Config, Fields
+from runner.config.rope import RopeConfig
 from runner.errors import BadModelFiles
 from runner.layers import moe, nn
 from runner.layers.attention import Attention
 from runner.layers.block import Block
 from runner.layers.decoder import CausalLM, storages
-from runner.layers.rope import Rope, RopeConfig
+from runner.layers.rope import Rope
 
 DEFAULTS: Config = {"rms_norm_eps": 1e-5, "rope_theta": 150_000.0}
 DEFAULT_ROPE: Config = {
@@ -56,7 +49,7 @@ class GptOssConfig:
 
     @classmethod
     def read(cls, fields: Fields) -> GptOssConfig:
-        fields = fields.over(_with_defaults(fields.values))
+        fields = fields.with_values(_with_defaults(fields.values))
         head_dim = None if "head_dim" in fields else 64  # null means hidden_size / heads
         decoder = DecoderConfig.read(fields, positions=131_072, kv_heads=8, head_dim=head_dim)
         experts = fields.integer(

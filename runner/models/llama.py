@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.config.fields import DecoderConfig, Fields
+from runner.config.decoder import DecoderConfig
+from runner.config.fields import Fields
+from runner.config.rope import RopeConfig
 from runner.errors import UnsupportedModel
 from runner.layers.attention import Attention
 from runner.layers.block import Block
 from runner.layers.decoder import CausalLM
 from runner.layers.mlp import GatedMLP
-from runner.layers.rope import Rope, RopeConfig
+from runner.layers.rope import Rope
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.config.fields import FULL, SLIDING, DecoderConfig, Fields, read_sliding_window, read_windows
+from runner.config.decoder import FULL, SLIDING, DecoderConfig, read_sliding_window, read_windows
+from runner.config.fields import Fields
+from runner.config.rope import RopeConfig
 from runner.layers.attention import Attention
 from runner.layers.block import Block
 from runner.layers.decoder import CausalLM
 from runner.layers.mlp import GatedMLP
-from runner.layers.rope import Rope, RopeConfig
+from runner.layers.rope import Rope
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from runner.config.fields import DecoderConfig, Fields
+from runner.config.decoder import DecoderConfig
+from runner.config.fields import Fields
+from runner.config.rope import RopeConfig
 from runner.layers import nn
 from runner.layers.attention import Attention
 from runner.layers.block import Block
 from runner.layers.decoder import CausalLM
 from runner.layers.mlp import GatedMLP
-from runner.layers.rope import Rope, RopeConfig
+from runner.layers.rope import Rope
 from runner.models.qwen2 import read_upper_windows
 
 

@@ -11,23 +11,15 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from runner.config.fields import (
-    FULL,
-    MAX_EXPERTS,
-    MAX_LAYERS,
-    MAX_WIDTH,
-    SLIDING,
-    DecoderConfig,
-    Fields,
-    read_sliding_window,
-    read_windows,
-)
+from runner.config.decoder import FULL, SLIDING, DecoderConfig, read_sliding_window, read_windows
+from runner.config.fields import MAX_EXPERTS, MAX_LAYERS, MAX_WIDTH, Fields
+from runner.config.rope import RopeConfig
 from runner.errors import BadModelFiles
 from runner.layers.block import Block
 from runner.layers.decoder import CausalLM
 from runner.layers.mlp import GatedMLP
 from runner.layers.moe import SparseMLP, join_experts
-from runner.layers.rope import Rope, RopeConfig
+from runner.layers.rope import Rope
 from runner.models.qwen3 import NormedAttention, Qwen3Config, ignore_norms
 
 

@@ -22,7 +22,8 @@ from runner.cache.kv import KVCache
 from runner.cache.memory import Memory
 from runner.cache.recurrent import RecurrentCache
 from runner.cache.span import Span
-from runner.config.fields import DecoderConfig, Fields
+from runner.config.decoder import DecoderConfig
+from runner.config.fields import Fields
 from runner.errors import BadModelFiles
 from runner.layers import moe, nn
 from runner.layers.attention import Attention

@@ -7,20 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from runner.config.fields import (
-    FULL,
-    MAX_EXPERTS,
-    MAX_HEADS,
-    MAX_LAYERS,
-    MAX_WIDTH,
-    Config,
-    DecoderConfig,
-    Fields,
-    shown,
-)
+from runner.config.decoder import FULL, DecoderConfig
+from runner.config.fields import MAX_EXPERTS, MAX_HEADS, MAX_LAYERS, MAX_WIDTH, Config, Fields, shown
+from runner.config.rope import RopeConfig
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.layers.gated_delta import LinearConfig
-from runner.layers.rope import RopeConfig
 
 LINEAR = "linear_attention"
 RECURRENT = 0  # the window of a layer that looks at no position
@@ -46,7 +37,7 @@ class HybridConfig:
         return cls(
             # A head that is there counts, whatever the flag says: `rename` settles it.
             decoder=replace(decoder, tie_word_embeddings=False),
-            rope=RopeConfig.read(fields, decoder.head_dim, decoder.max_position_embeddings),
+            rope=RopeConfig.read(fields, decoder.head_dim, decoder.max_position_embeddings, partial=True),
             attention_bias=fields.flag("attention_bias", False),
             linear=read_linear(fields),
             windows=read_kinds(fields, decoder.num_hidden_layers),
@@ -86,9 +77,9 @@ def text_fields(fields: Fields, defaults: Config) -> Fields:
     values = defaults | {name: value for name, value in fields.values.items() if value is not None}
     values.setdefault("partial_rotary_factor", 0.25)
     for name in ("rope_scaling", "rope_parameters"):
-        if rope := fields.over(values).mapping(name):
+        if rope := fields.with_values(values).mapping(name):
             values[name] = {key: value for key, value in rope.items() if key not in FOR_IMAGES}
-    return fields.over(values)
+    return fields.with_values(values)
 
 
 def refuse_unsupported(fields: Fields) -> None:

@@ -11,22 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from runner.config.fields import (
-    FULL,
-    MAX_LAYERS,
-    MAX_POSITIONS,
-    SLIDING,
-    Config,
-    DecoderConfig,
-    Fields,
-    read_windows,
-)
-from runner.errors import UnsupportedModel
+from runner.config.decoder import FULL, SLIDING, DecoderConfig, read_windows
+from runner.config.fields import MAX_LAYERS, MAX_POSITIONS, Config, Fields
+from runner.config.rope import RopeConfig
 from runner.layers.attention import Attention
 from runner.layers.block import Block
 from runner.layers.decoder import CausalLM
 from runner.layers.mlp import GatedMLP
-from runner.layers.rope import Rope, RopeConfig
+from runner.layers.rope import Rope
 
 DEFAULTS: Config = {"rope_theta": 2_000_000.0, "tie_word_embeddings": True}
 """Where they are not those of the other architectures."""
@@ -43,13 +35,13 @@ class SmolLM3Config:
 
     @classmethod
     def read(cls, fields: Fields) -> SmolLM3Config:
-        fields = fields.over(_with_defaults(fields.values))
+        fields = fields.with_values(_with_defaults(fields.values))
         fields.ignore("max_window_layers")  # a relic of Qwen2's in published files
         decoder = DecoderConfig.read(fields, positions=32_768, kv_heads=4)
         rotated = read_rotated(fields, decoder.num_hidden_layers)
         return cls(
             decoder=decoder,
-            rope=read_rope(fields, decoder),
+            rope=RopeConfig.read(fields, decoder.head_dim, decoder.max_position_embeddings),
             rotated=rotated,
             windows=read_unrotated_windows(fields, decoder, rotated),
             attention_bias=fields.flag("attention_bias", False),
@@ -59,14 +51,6 @@ class SmolLM3Config:
 
 def _with_defaults(config: Config) -> Config:
     return config | {name: value for name, value in DEFAULTS.items() if config.get(name) is None}
-
-
-def read_rope(fields: Fields, decoder: DecoderConfig) -> RopeConfig:
-    """transformers rotates whole heads here, or fails, where a file asks for a part of them."""
-    rope = RopeConfig.read(fields, decoder.head_dim, decoder.max_position_embeddings)
-    if rope.dims != decoder.head_dim:
-        raise UnsupportedModel("config.json: partial_rotary_factor is not supported with SmolLM3ForCausalLM")
-    return rope
 
 
 def read_rotated(fields: Fields, count: int) -> tuple[bool, ...]:

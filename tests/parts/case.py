@@ -33,7 +33,6 @@ class Case:
     fields: Config = field(default_factory=dict)
     without: tuple[str, ...] = ()  # fields of TINY that it leaves out
     windows: tuple[int | None, ...] = (None, None)  # the reference's, by hand; one for each cache
-    rotated: int | None = None  # partial rotary, by hand
 
     @property
     def text(self) -> Config:

@@ -14,5 +14,4 @@ CASES = [
     Case("Llama every head its own", NAME, {"num_key_value_heads": None}),
     Case("Llama rope_traditional", NAME, {"rope_traditional": True}),
     Case("Llama yarn rope with mscales", NAME, {"rope_scaling": MSCALES}),
-    Case("Llama half rotary", NAME, {"partial_rotary_factor": 0.5}, rotated=8),
 ]

@@ -10,7 +10,6 @@ NAME = "Qwen3ForCausalLM"
 CASES = [
     *common_cases("Qwen3", without=("no head_dim",)),
     Case("Qwen3 attention_bias", NAME, {"sliding_window": None, "attention_bias": True}),
-    Case("Qwen3 half rotary", NAME, {"partial_rotary_factor": 0.5}, rotated=8),
     Case("Qwen3 window", NAME, {**WINDOWED, "max_window_layers": 0}, windows=(9, 9)),
     Case("Qwen3 mixed window", NAME, {**WINDOWED, **MIXED}, windows=(None, 9)),
 ]

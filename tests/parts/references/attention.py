@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import mlx.core as mx
-from mlx.nn.layers.positional_encoding import RoPE
 
 from runner.config.fields import Config
-from tests.parts.case import Case
 from tests.parts.mlx_lm import initialize_rope
 
 
@@ -16,13 +14,6 @@ def scaled_rope(config: Config) -> Any:
     """The rope of a config, as mlx-lm's Llama makes it."""
     width, theta, positions = (config[n] for n in ("head_dim", "rope_theta", "max_position_embeddings"))
     return initialize_rope(width, theta, False, config["rope_scaling"], positions)
-
-
-def rotate_in_part(model: Any, case: Case, theta: float) -> None:
-    """mlx-lm's Llama and Qwen3 rotate whole heads only."""
-    if case.rotated is not None:
-        for layer in model.layers:
-            layer.self_attn.rope = RoPE(case.rotated, base=theta)
 
 
 def add_biases(model: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.parts import mlx_lm
 from tests.parts.references import base
-from tests.parts.references.attention import add_biases, rotate_in_part
+from tests.parts.references.attention import add_biases
 from tests.parts.references.spelling import spelled
 
 
@@ -14,7 +14,6 @@ class Reference(base.Reference):
     def build(self) -> Any:
         config = spelled(self.case.text)
         model = mlx_lm.build("qwen3", config)
-        rotate_in_part(model, self.case, config["rope_theta"])
         if config.get("attention_bias"):
             add_biases(model)
         return model

@@ -40,7 +40,7 @@ def test_a_broken_field_of_smollm3_is_named_with_its_value(changes: Config, mess
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is not supported with SmolLM3ForCausalLM"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5 is not supported by this architecture"),
         ({"layer_types": ["chunked_attention"] * 2}, 'layer_types has "chunked_attention"'),
     ],
 )

@@ -172,7 +172,7 @@ def test_latent_maps_of_another_shape_are_named() -> None:
         ({"topk_method": "greedy"}, 'topk_method "greedy" is not supported, only noaux_tc is'),
         ({"scoring_func": "softmax"}, 'scoring_func "softmax" is not supported, only sigmoid is'),
         ({"mlp_layer_types": ["dense", "x"]}, 'mlp_layer_types has "x", supported are dense and sparse'),
-        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor rotates 4 of qk_rope_head_dim, 8, numbers"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5 is not supported by this"),
         ({"hidden_act": "gelu"}, 'hidden_act "gelu" is not supported'),
         ({"rope_scaling": {"type": "longrope"}}, 'of type "longrope" is not supported'),
     ],

@@ -45,8 +45,7 @@ def test_the_context_of_dynamic_rope_ends_where_its_scaling_would_begin() -> Non
 
 def test_a_model_made_on_one_thread_runs_on_another() -> None:
     """Its own constants (yarn's periods) are no pending work of the thread that made it."""
-    fields = {"rope_scaling": ROPES["yarn"], "partial_rotary_factor": 0.5}
-    case = Case("Llama threads", "LlamaForCausalLM", fields, rotated=8)
+    case = Case("Llama threads", "LlamaForCausalLM", {"rope_scaling": ROPES["yarn"]})
     model = made(case, reference(case).checkpoint())
     results: list[mx.array] = []
 

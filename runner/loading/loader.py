@@ -25,7 +25,7 @@ from runner.layers import nn
 from runner.layers.packed import replace
 from runner.loading.evaluation import Progress, evaluate
 from runner.loading.loaded_model import LoadedModel
-from runner.machine import device
+from runner.machine import device, memory
 from runner.models.base import Model
 from runner.quantization.collect import FLOATS, Packed, collect, common_dtype, common_spelling, dense_bytes
 from runner.quantization.names import Declared, declarations, refuse_foreign
@@ -62,7 +62,7 @@ def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> Load
     if before != [_fingerprint(file.path) for file in files.weights]:
         raise BadModelFiles("weight files changed while they were read; load the model again")
     _check_vocabulary(tokenizer, model.vocab_size)
-    device.wire_weights()
+    memory.wire_weights()
     loaded = LoadedModel(
         name=files.name,
         architecture=files.config["architectures"][0],
@@ -139,7 +139,7 @@ def _why_packed(dense: int, asked: bool) -> str:
         return "asked for"
     if device.kind() != "cpu":
         return f"{device.kind()} computes with them"
-    limit = int(DENSE_SHARE * device.memory_total())
+    limit = int(DENSE_SHARE * memory.total())
     return f"{dense} bytes as floats, limit {limit}" if dense > limit else ""
 
 

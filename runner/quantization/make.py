@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from runner.importing.plan import Item
-from runner.machine import device
+from runner.machine import device, memory
 
 # Numbers at a time. A CPU needs some eighty bytes for each in the modes with byte scales.
 AT_ONCE: dict[device.Kind, int] = {"cpu": 2**18, "metal": 2**24, "cuda": 2**24}
@@ -25,7 +25,7 @@ def quantize(item: Item, source: bytes) -> Sequence[bytes]:
     for first in range(0, matrix.shape[0], rows):
         parts = mx.quantize(matrix[first : first + rows], how.group_size, how.bits, mode=how.mode)
         made.append([bytes(memoryview(mx.contiguous(part))) for part in parts])  # type: ignore[arg-type]  # not in its stubs
-        device.release_buffers()
+        memory.release_buffers()
     return [b"".join(blocks) for blocks in zip(*made, strict=True)]
 
 

@@ -53,6 +53,24 @@ def test_no_room_imports_what_it_must_not_know(package: str, forbidden: set[str]
     assert not {name: found for name, found in wrong.items() if found}
 
 
+BELOW = {
+    "machine": set(),
+    "store": {"errors"},
+    "quantization": {"errors", "machine", "store"},
+    "importing": {"errors", "quantization", "store"},
+}
+"""A room of runner/ -> the rooms that it may import, beside itself."""
+
+
+@pytest.mark.parametrize("room", BELOW)
+def test_dependencies_between_rooms_go_one_way(room: str) -> None:
+    wrong: dict[str, set[str]] = {}
+    for file in (ROOT / "runner" / room).rglob("*.py"):
+        rooms = {name.split(".")[1] for name in full_names(file) if name.startswith("runner.")}
+        wrong[file.name] = rooms - BELOW[room] - {room}
+    assert not {name: found for name, found in wrong.items() if found}
+
+
 @pytest.mark.parametrize("leaf", ["types", "errors", "text/stops"])
 def test_leaves_import_the_standard_library_only(leaf: str) -> None:
     assert imported(ROOT / "runner" / f"{leaf}.py") <= {*sys.stdlib_module_names, "__future__"}

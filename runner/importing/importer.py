@@ -25,7 +25,8 @@ from runner.store.files import parse_object, read_text
 from runner.store.hf_dir import INDEX, licence_file, open_directory
 from runner.store.names import Name
 from runner.store.ollama import JSON, LICENSE, TEMPLATE, TENSOR
-from runner.store.safetensors_header import BITS, read_header
+from runner.store.safetensors_header import BITS
+from runner.store.tensors import read_headers
 
 COPY_BYTES = 8 * 1024 * 1024
 # Ollama's options, each with the names that generation_config.json may have for it.
@@ -75,7 +76,7 @@ def import_directory(
     is written that a host would see.
     """
     files = open_directory(folder, folder.name)
-    headers = [(file, read_header(file.path, file.name)) for file in files.weights]
+    headers = read_headers(files.weights)
     plan = make_plan(files.config, headers, kind)
     described = [*_descriptions(folder), *_texts(folder, template)]  # what is wrong with them is said at once
     blobs = Blobs(root)

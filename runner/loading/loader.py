@@ -27,10 +27,11 @@ from runner.loading.evaluation import Progress, evaluate
 from runner.loading.loaded_model import LoadedModel
 from runner.machine import device, memory
 from runner.models.base import Model
-from runner.quantization.collect import FLOATS, Packed, collect, common_dtype, common_spelling, dense_bytes
-from runner.quantization.names import Declared, declarations, refuse_foreign
+from runner.quantization.declared import Declared, declarations, refuse_foreign
+from runner.quantization.matrix import FLOATS, Packed, collect, common_dtype, dense_bytes, in_mlx_layout
+from runner.quantization.names import ROLES
 from runner.store.files import ModelFiles, WeightFile
-from runner.store.safetensors_header import read_header
+from runner.store.tensors import read_headers
 from runner.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -48,12 +49,12 @@ def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> Load
     """
     started = time.perf_counter()
     progress(0.0)
-    headers = [read_header(file.path, file.name) for file in files.weights]
+    headers = [header for _, header in read_headers(files.weights)]
     refuse_foreign(files.config, headers)
     model = models.build(files.config)
     tokenizer = Tokenizer(files.tokenizer_json, files.tokenizer_config, files.generation_config, files.config)
     before = [_fingerprint(file.path) for file in files.weights]
-    weights = common_spelling(_read_all(files.weights))
+    weights = in_mlx_layout(_read_all(files.weights))
     common = common_dtype(weights)
     declared = declarations(files.config, headers)
     weights = _in_place(model, model.rename(weights), declared, common, packed)
@@ -114,7 +115,7 @@ def _in_place(
     and then the model's layers become packed ones. common: see `quantization.common_dtype`."""
     shapes = {name: parameter.shape for name, parameter in _parameters(model)}
     parts = collect(weights, shapes, declared)
-    members = {f"{path}.{part}" for path in parts for part in ("weight", "scales", "biases", "global_scale")}
+    members = {f"{path}.{part}" for path in parts for part in ROLES}
     ready = {name: _converted(name, array) for name, array in weights.items() if name not in members}
     if not parts:
         return ready

@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 
 from runner.importing import planning
-from runner.quantization.names import KINDS
+from runner.quantization.settings import KINDS
 from runner.store.safetensors_header import read_header
 from tests.parts.arrays import difference
 from tests.parts.checkpoints import CLOSE, TOKENS, checkpoint, floats

@@ -8,7 +8,7 @@ Knows nothing about architectures, devices or requests.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -201,8 +201,3 @@ def _columns(array: mx.array) -> int:
 
 def _shown(array: mx.array) -> str:
     return f"{str(array.dtype).removeprefix('mlx.core.')} {tuple(array.shape)}"
-
-
-def dense_bytes(shapes: Iterable[tuple[int, ...]], itemsize: int) -> int:
-    """What matrices of these shapes take as floats."""
-    return sum(math.prod(shape) * itemsize for shape in shapes)

@@ -25,7 +25,7 @@ from runner.store.files import parse_object, read_text
 from runner.store.hf_dir import INDEX, licence_file, open_directory
 from runner.store.names import Name
 from runner.store.ollama import JSON, LICENSE, TEMPLATE, TENSOR
-from runner.store.safetensors_header import BITS
+from runner.store.safetensors_header import make_header
 from runner.store.tensors import read_headers
 
 COPY_BYTES = 8 * 1024 * 1024
@@ -107,7 +107,7 @@ class _Writing:
             first, *rest = item.stored
             entries.append(first)
             later += rest
-        yield _header([*entries, *later], blob.metadata)
+        yield make_header([*entries, *later], blob.metadata)
         companions: list[bytes] = []
         for item in blob.items:
             kept: list[list[bytes]] = [[] for _ in item.stored[1:]]
@@ -144,18 +144,6 @@ def _inverted(source: Source, data: bytes) -> bytes:
     if not all(math.isfinite(number) and number for number in numbers):
         raise BadModelFiles(f"{source.file.name}: a global scale is {numbers}, whose inverse is needed")
     return struct.pack(f"<{len(numbers)}f", *(1 / number for number in numbers))
-
-
-def _header(entries: list[tuple[str, str, tuple[int, ...]]], metadata: Any) -> bytes:
-    """For data in this order; padded to a multiple of eight."""
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    end = 0
-    for name, dtype, shape in entries:
-        begin, end = end, end + math.prod(shape) * BITS[dtype] // 8
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 def _descriptions(folder: Path) -> Iterator[tuple[dict[str, str], str]]:

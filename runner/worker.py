@@ -36,7 +36,7 @@ from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
 from runner.generation.engine import Engine
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
-from runner.machine import device
+from runner.machine import device, memory
 from runner.store.resolve import DEFAULT_STORE, open_model
 from runner.text.tokenizer import Tokenizer
 from runner.types import Failed, GenerateRequest, Outlet, Status
@@ -278,8 +278,8 @@ class Worker:
         self._publish(ready=False, model="", context_length=0, progress=0)
 
     def _housekeep(self) -> None:
-        device.release_buffers()
-        self._publish(memory=device.memory_used())
+        memory.release_buffers()
+        self._publish(memory=memory.used())
 
     def _publish(self, **changes: object) -> None:
         self._status = replace(self._status, **changes)  # type: ignore[arg-type]  # names checked by replace

@@ -26,9 +26,9 @@ from tokenizers import Tokenizer
 
 from runner.generation.alone import complete
 from runner.importing.importer import import_directory
+from runner.importing.quantizing import quantize
 from runner.loading.loaded_model import LoadedModel
-from runner.quantization.make import quantize
-from runner.quantization.names import KINDS
+from runner.quantization.settings import KINDS
 from runner.store import names
 from runner.store.resolve import DEMO_FOLDER, open_model
 from runner.types import Chunk, GenerateRequest

@@ -53,17 +53,29 @@ def test_no_room_imports_what_it_must_not_know(package: str, forbidden: set[str]
     assert not {name: found for name, found in wrong.items() if found}
 
 
-def rooms(path: Path) -> set[str]:
-    """Of what a module imports from `runner`, the first name behind it: a room, or a module beside the rooms."""
-    nodes = ast.walk(ast.parse(path.read_text()))
-    modules = [node.module.split(".") for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-    return {names[1] for names in modules if names[0] == "runner" and len(names) > 1}
+BELOW = {
+    "machine": set(),
+    "config": {"errors"},
+    "text": {"errors", "types"},
+    "cache": {"machine"},
+    "store": {"errors"},
+    "quantization": {"errors", "machine", "store"},
+    "importing": {"errors", "quantization", "store"},
+    "layers": {"cache", "config", "errors", "quantization"},
+    "models": {"cache", "config", "errors", "layers"},
+    "loading": {"cache", "errors", "layers", "machine", "models", "quantization", "store", "text"},
+    "generation": {"cache", "errors", "loading", "machine", "models", "text", "types"},
+}
+"""A room of runner/ -> the rooms that it may import, beside itself."""
 
 
-def test_a_config_is_read_without_arrays_layers_or_models() -> None:
-    for path in (ROOT / "runner" / "config").glob("*.py"):
-        assert rooms(path) <= {"config", "errors"}, path.name
-        assert imported(path) <= {*sys.stdlib_module_names, "__future__", "runner"}, path.name
+@pytest.mark.parametrize("room", BELOW)
+def test_dependencies_between_rooms_go_one_way(room: str) -> None:
+    wrong: dict[str, set[str]] = {}
+    for file in (ROOT / "runner" / room).rglob("*.py"):
+        rooms = {name.split(".")[1] for name in full_names(file) if name.startswith("runner.")}
+        wrong[file.name] = rooms - BELOW[room] - {room}
+    assert not {name: found for name, found in wrong.items() if found}
 
 
 @pytest.mark.parametrize("leaf", ["types", "errors", "text/stops"])

@@ -19,7 +19,7 @@ from api.process.environment import model_store
 from api.process.lifecycle import MODEL, OTHER, STOPPED
 from runner.errors import BackendMissing, LoadError
 from runner.importing.importer import Quantize, Summary, import_directory
-from runner.quantization.names import KINDS
+from runner.quantization.settings import KINDS
 from runner.store import names
 
 BAR = 30  # characters
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> NoReturn:
 
 def _quantize() -> Quantize:
     with mlx_needed():
-        from runner.quantization.make import quantize
+        from runner.importing.quantizing import quantize
     return quantize
 
 

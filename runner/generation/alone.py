@@ -9,7 +9,7 @@ import threading
 
 from runner.generation.engine import Engine
 from runner.loading.loaded_model import LoadedModel
-from runner.machine import device
+from runner.machine import memory
 from runner.types import Cancelled, Event, GenerateRequest
 
 
@@ -30,7 +30,7 @@ def complete(
     loaded: LoadedModel, request: GenerateRequest, cancelled: Cancelled | None = None
 ) -> list[Event]:
     """All events of a request. Raises RunnerError for a bad one, or what MLX raises; then the slot is empty."""
-    engine, outlet = Engine(loaded, device.release_buffers), Collected()
+    engine, outlet = Engine(loaded, memory.release_buffers), Collected()
     engine.admit(request, outlet, cancelled or threading.Event())
     while engine.is_live:
         try:

@@ -25,7 +25,8 @@ from runner.store.files import parse_object, read_text
 from runner.store.hf_dir import INDEX, licence_file, open_directory
 from runner.store.names import Name
 from runner.store.ollama import JSON, LICENSE, TEMPLATE, TENSOR
-from runner.store.safetensors_header import BITS, read_header
+from runner.store.safetensors_header import make_header
+from runner.store.tensors import read_headers
 
 COPY_BYTES = 8 * 1024 * 1024
 # Ollama's options, each with the names that generation_config.json may have for it.
@@ -75,7 +76,7 @@ def import_directory(
     is written that a host would see.
     """
     files = open_directory(folder, folder.name)
-    headers = [(file, read_header(file.path, file.name)) for file in files.weights]
+    headers = read_headers(files.weights)
     plan = make_plan(files.config, headers, kind)
     described = [*_descriptions(folder), *_texts(folder, template)]  # what is wrong with them is said at once
     blobs = Blobs(root)
@@ -106,7 +107,7 @@ class _Writing:
             first, *rest = item.stored
             entries.append(first)
             later += rest
-        yield _header([*entries, *later], blob.metadata)
+        yield make_header([*entries, *later], blob.metadata)
         companions: list[bytes] = []
         for item in blob.items:
             kept: list[list[bytes]] = [[] for _ in item.stored[1:]]
@@ -143,18 +144,6 @@ def _inverted(source: Source, data: bytes) -> bytes:
     if not all(math.isfinite(number) and number for number in numbers):
         raise BadModelFiles(f"{source.file.name}: a global scale is {numbers}, whose inverse is needed")
     return struct.pack(f"<{len(numbers)}f", *(1 / number for number in numbers))
-
-
-def _header(entries: list[tuple[str, str, tuple[int, ...]]], metadata: Any) -> bytes:
-    """For data in this order; padded to a multiple of eight."""
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    end = 0
-    for name, dtype, shape in entries:
-        begin, end = end, end + math.prod(shape) * BITS[dtype] // 8
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 def _descriptions(folder: Path) -> Iterator[tuple[dict[str, str], str]]:

@@ -9,32 +9,27 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from runner.quantization.names import KINDS, Quantization
+from runner.quantization.names import IN_THE_STORE
+from runner.quantization.settings import KINDS, Quantization
 from runner.store.files import WeightFile
-from runner.store.safetensors_header import Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """A tensor and the file that it is in. inverted: one over each of its numbers, of F32, is meant."""
-
-    file: WeightFile
-    tensor: Tensor
-    inverted: bool = False
-
-    @property
-    def source(self) -> Source:
-        return Source(self.file, self.tensor.start, self.tensor.size, self.inverted)
+from runner.store.tensors import Located
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Bytes of a file: a tensor, one matrix of a stack, or rows of a matrix."""
+    """Bytes of a file: a tensor, one matrix of a stack, or rows of a matrix. inverted: one over each of its
+    numbers, of F32, is meant.
+    """
 
     file: WeightFile
     start: int
     size: int
     inverted: bool = False
+
+    @classmethod
+    def of(cls, located: Located, *, inverted: bool = False) -> Source:
+        """The whole tensor."""
+        return cls(located.file, located.tensor.start, located.tensor.size, inverted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +66,10 @@ class Item:
         *rows, width = self.shape
         groups = (*rows, width // self.how.group_size)
         codes = (self.name, "U32", (*rows, width * self.how.bits // 32))
+        scales, biases = (self.name + IN_THE_STORE[role] for role in ("scales", "biases"))
         if self.how.mode != "affine":
-            return [codes, (f"{self.name}.scale", "U8", groups)]
-        return [codes, (f"{self.name}.scale", self.dtype, groups), (f"{self.name}.bias", self.dtype, groups)]
+            return [codes, (scales, "U8", groups)]
+        return [codes, (scales, self.dtype, groups), (biases, self.dtype, groups)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,38 +9,34 @@ Knows nothing about arrays: how a matrix is quantized is the business of whoever
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from runner.errors import BadModelFiles, UnsupportedModel
-from runner.importing.plan import Blob, Item, Located, Plan, Source, Turned
-from runner.quantization.names import (
-    BIASES,
-    BLOCK_SCALES,
-    BLOCKS,
-    COMPANIONS,
-    GLOBAL,
-    IGNORED,
-    KINDS,
-    SCALES,
-    Quantization,
-    Written,
-    in_mlx_spelling,
-    logical_count,
-    quant_type,
-    refuse_foreign,
+from runner.importing.plan import Blob, Item, Plan, Source, Turned
+from runner.quantization.collect import (
+    NVFP4_LAYOUTS,
+    Part,
+    classify,
+    in_mlx_types,
+    is_quantized,
+    require_whole,
+    stored_names,
 )
-from runner.quantization.nvfp4 import in_mlx_names
+from runner.quantization.declared import Written, logical_count, refuse_foreign
+from runner.quantization.names import IN_THE_STORE, ROLES, SCALES, WEIGHT
 from runner.quantization.policy import kind_of
+from runner.quantization.settings import KINDS, Quantization, quant_type
 from runner.store.files import WeightFile
 from runner.store.safetensors_header import Header
+from runner.store.tensors import Located, by_name
 
 FLOATS = frozenset({"F32", "F16", "BF16"})
 ONE_EXPERT = re.compile(r"(.*\.mlp\.experts)\.(0|[1-9]\d{0,5})\.(.+)\.weight")
 BARE_EXPERTS = re.compile(r"(.*\.experts)\.(\w+)")
-IN_THE_STORE = {SCALES: ".scale", BIASES: ".bias", GLOBAL: ".global_scale"}  # behind `X.weight`
 # What `experts.gate_up_proj` and `experts.down_proj`, of all experts and without `.weight`, are taken apart into.
 PARTS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
 # Who has these as [N,in,out], gate and up column by column in turn; others: [N,out,in], gate first.
@@ -58,28 +54,15 @@ def make_plan(config: dict[str, Any], files: Iterable[tuple[WeightFile, Header]]
     """
     listed = list(files)
     headers = [header for _, header in listed]
-    there = by_name(listed)
-    found = in_mlx_names(there)
-    if found is there:
+    found = by_name(listed)
+    parts = classify({name: located.tensor.dtype for name, located in found.items()})
+    if not any(part.layout in NVFP4_LAYOUTS for part in parts.values()):
         refuse_foreign(config, headers)
-    if not any(in_mlx_spelling(name).endswith((SCALES, BLOCKS)) for name in found):
+    if not is_quantized(parts):
         return _plan_floats(found, config, kind)
     if kind:
         raise UnsupportedModel("the model is quantized already; --quantize takes float models")
-    return _plan_quantized(found, Written(config, headers))
-
-
-def by_name(files: Iterable[tuple[WeightFile, Header]]) -> Found:
-    """The tensors of all files."""
-    found: Found = {}
-    for file, header in files:
-        for tensor in header.tensors:
-            if tensor.name in found:
-                raise BadModelFiles(
-                    f"tensor {tensor.name} is there twice, in {found[tensor.name].file.name} and in {file.name}"
-                )
-            found[tensor.name] = Located(file, tensor)
-    return found
+    return _plan_quantized(found, parts, Written(config, headers))
 
 
 # A float model.
@@ -90,7 +73,7 @@ def _plan_floats(found: Found, config: dict[str, Any], kind: str | None) -> Plan
     groups: dict[str, dict[str, dict[int, Located]]] = {}
     tied = not any(name.endswith("lm_head.weight") for name in found)
     for name, located in found.items():
-        _require_float(name, located)
+        _require_float(name, located.tensor.dtype)
         expert, bare = ONE_EXPERT.fullmatch(name), BARE_EXPERTS.fullmatch(name)
         if expert and len(located.tensor.shape) == 2:
             groups.setdefault(expert[1], {}).setdefault(expert[3], {})[int(expert[2])] = located
@@ -111,10 +94,10 @@ def _plan_floats(found: Found, config: dict[str, Any], kind: str | None) -> Plan
     return Plan(tuple(blobs), kind or _common_dtype(found), kind is not None, parameters, kinds)
 
 
-def _require_float(name: str, located: Located) -> None:
-    if located.tensor.dtype not in FLOATS:
+def _require_float(name: str, dtype: str) -> None:
+    if dtype not in FLOATS:
         raise UnsupportedModel(
-            f"tensor {name} is {located.tensor.dtype}; floats and MLX's quantized matrices can be imported"
+            f"tensor {name} is {dtype}; floats and MLX's quantized matrices can be imported"
         )
 
 
@@ -128,7 +111,7 @@ def _item(
     tied: bool = False,
 ) -> Item:
     chosen = kind_of(name, shape, kind, tied=tied) if kind else None
-    sources = [located.source for located in parts]
+    sources = [Source.of(located) for located in parts]
     if chosen and len(sources) == 1:
         sources = _split(sources[0], shape[0] if len(shape) == 3 else _pieces(shape[0], sources[0].size))
     return Item(name, dtype, shape, tuple(sources), chosen)
@@ -163,10 +146,10 @@ def _taken_apart(
     names = [f"{group}.{part}.weight" for part in parts]
     kinds = [kind_of(name, shape, kind) for name in names]
     if None in kinds:
-        yield Item(tensor.name, tensor.dtype, tensor.shape, (located.source,))
+        yield Item(tensor.name, tensor.dtype, tensor.shape, (Source.of(located),))
         return
     for place, (name, chosen) in enumerate(zip(names, kinds, strict=True)):
-        sources = _split(located.source, count)
+        sources = _split(Source.of(located), count)
         if not turned:
             sources = [_split(source, len(parts))[place] for source in sources]
         columns = Turned(place, len(parts)) if turned else None
@@ -214,54 +197,47 @@ def _common_dtype(found: Found) -> str:
 # A model that is quantized already.
 
 
-def _plan_quantized(found: Found, written: Written) -> Plan:
+def _plan_quantized(found: Found, parts: Mapping[str, Part], written: Written) -> Plan:
     """Every matrix in one blob with what belongs to it, under the store's names; nothing is converted."""
-    ours: Found = {}
-    for name, located in found.items():
-        short = in_mlx_spelling(name)
-        if short in ours:
-            raise BadModelFiles(f"tensor {short} is there twice, in two spellings")
-        if not name.endswith(IGNORED):
-            ours[short] = located
+    items = {name: _as_it_is(stored, parts[stored], found) for name, stored in stored_names(parts).items()}
+    names = {*parts, *items}
     blobs: list[Blob] = []
     kinds: Counter[str] = Counter()
     parameters = 0
-    for short, located in ours.items():
-        path = short.rpartition(".")[0]
-        if short.endswith(COMPANIONS):
-            if f"{path}.weight" not in ours or f"{path}{SCALES}" not in ours:
-                raise BadModelFiles(f"{short} without {path}.weight and {path}{SCALES}")
-        elif short == f"{path}.weight" and f"{path}{SCALES}" in ours:
-            settings = written.settings(path, located.tensor, ours[f"{path}{SCALES}"].tensor)
-            blobs.append(_fused(path, ours, settings))
+    for stored, part in parts.items():
+        require_whole(part, names)
+        item, blocks = items[part.name], part.layout == "blocks"
+        if part.role is None or (blocks and item.dtype != "U8"):
+            _require_float(stored, item.dtype)
+            blobs.append(_blob(item))
+            kinds[item.dtype] += 1
+            parameters += math.prod(item.shape)
+            continue
+        if blocks:
+            blobs.append(_blob(item))
+        if part.role == "weight":
+            settings = written.settings(part, item, items.get(part.path + SCALES))
             kinds[quant_type(settings)] += 1
-            parameters += logical_count(located.tensor, settings)
-        elif short.endswith((BLOCKS, BLOCK_SCALES)) and located.tensor.dtype == "U8":
-            # The store has no spelling of its own for these.
-            blobs.append(_blob(_item(short, located.tensor.dtype, located.tensor.shape, [located], None)))
-            if short.endswith(BLOCKS):
-                kinds["mxfp4"] += 1
-                parameters += 2 * located.tensor.count  # two codes a byte
-        else:
-            _require_float(short, located)
-            blobs.append(_blob(_item(short, located.tensor.dtype, located.tensor.shape, [located], None)))
-            kinds[located.tensor.dtype] += 1
-            parameters += located.tensor.count
+            parameters += logical_count(item, settings)
+            if not blocks:
+                blobs.append(_fused(part, items, settings))
     quantized = [kind for kind in kinds if kind not in FLOATS]
     return Plan(tuple(blobs), quantized[0] if len(quantized) == 1 else "", True, parameters, kinds)
 
 
-def _fused(path: str, ours: Found, settings: Quantization | None) -> Blob:
+def _as_it_is(stored: str, part: Part, found: Found) -> Item:
+    """A tensor in MLX's types and under the store's name; blocks keep theirs, since the store has none for them."""
+    located = found[stored]
+    tensor = in_mlx_types(located.tensor, part)
+    role = None if part.layout == "blocks" else part.role
+    name = f"{part.path}{WEIGHT}{IN_THE_STORE[role]}" if role else stored
+    return Item(name, tensor.dtype, tensor.shape, (Source.of(located, inverted=part.inverted),))
+
+
+def _fused(codes: Part, items: Mapping[str, Item], settings: Quantization | None) -> Blob:
     """Without metadata if the settings are in doubt; shapes tell our loader, which knows the model."""
-    name = f"{path}.weight"
-    parts = {name: ours[name]} | {
-        name + ending: ours[path + short] for short, ending in IN_THE_STORE.items() if path + short in ours
-    }
-    items = [
-        _item(part, located.tensor.dtype, located.tensor.shape, [located], None)
-        for part, located in parts.items()
-    ]
+    names = (f"{codes.path}.{role}" for role in ROLES)
     metadata = (
         {"quant_type": quant_type(settings), "group_size": str(settings.group_size)} if settings else {}
     )
-    return Blob(name, tuple(items), metadata)
+    return Blob(codes.name, tuple(items[name] for name in names if name in items), metadata)

@@ -21,7 +21,8 @@ from runner.errors import BadModelFiles
 from runner.layers import nn
 from runner.layers.moe import add_tensor
 from runner.layers.rope import Rope
-from runner.quantization.collect import collect, common_dtype
+from runner.quantization.matrix import collect, common_dtype
+from runner.quantization.names import ROLES
 
 # Of the norms inside: transformers gives them this one, whatever rms_norm_eps says.
 LATENT_EPS = 1e-6
@@ -145,7 +146,7 @@ def split_latent_maps(weights: dict[str, mx.array], heads: int, config: LatentCo
     made: dict[str, mx.array] = {}
     for name, array in weights.items():
         path, dot, part = name.partition(".kv_b_proj.")
-        if dot and part in PARTS:
+        if dot and part in ROLES:
             whole.setdefault(path, {})[name] = array
         else:
             made[name] = array
@@ -155,9 +156,6 @@ def split_latent_maps(weights: dict[str, mx.array], heads: int, config: LatentCo
         add_tensor(made, f"{path}.embed_q.weight", mx.contiguous(keys.swapaxes(1, 2)))
         add_tensor(made, f"{path}.unembed_out.weight", mx.contiguous(values))
     return made
-
-
-PARTS = ("weight", "scales", "biases", "global_scale")
 
 
 def _floats(path: str, tensors: dict[str, mx.array], shape: tuple[int, ...], common: mx.Dtype) -> mx.array:

@@ -1,8 +1,8 @@
 """Linear, HeadLinear, Embedding and ExpertLinear over quantized weights: the twins that take their places in a
 built model.
 
-An architecture's file makes the float layers and never learns of these. Their parameters are what
-`runner/quantization/collect.py` collects; shapes there, letters in `models/base.py`.
+An architecture's file makes the float layers and never learns of these. Their parameters are the
+parts of `runner/quantization/collect.py`; shapes there, letters in `models/base.py`.
 
 Knows nothing about files, tokens or requests.
 """
@@ -17,8 +17,8 @@ from mlx.utils import tree_unflatten
 from runner.layers import nn
 from runner.layers.latent import HeadLinear
 from runner.layers.moe import ExpertLinear
-from runner.quantization.collect import Packed
-from runner.quantization.names import Quantization
+from runner.quantization.matrix import Packed
+from runner.quantization.settings import Quantization
 
 
 class PackedMatrix(nn.Module):

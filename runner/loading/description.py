@@ -6,29 +6,18 @@ Knows nothing about how it is printed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from runner import models
 from runner.errors import BadModelFiles, LoadError
-from runner.importing.planning import by_name
-from runner.quantization.names import (
-    BLOCK_SCALES,
-    BLOCKS,
-    COMPANIONS,
-    FLOAT_MODES,
-    IGNORED,
-    SCALES,
-    Written,
-    in_mlx_spelling,
-    kind_text,
-    logical_count,
-    refuse_foreign,
-)
-from runner.quantization.nvfp4 import in_mlx_names
+from runner.quantization.collect import Part, classify, in_mlx_types
+from runner.quantization.declared import Written, logical_count, refuse_foreign
+from runner.quantization.settings import kind_text
 from runner.store.files import ModelFiles, read_text
-from runner.store.safetensors_header import Header, Tensor, read_header
+from runner.store.safetensors_header import Header, Tensor
+from runner.store.tensors import by_name, read_headers
 
 JINJA_SUFFIX = ".jinja"
 MAX_LINE = 80  # characters of a licence
@@ -67,10 +56,11 @@ class Description:
 def describe(files: ModelFiles) -> Description:
     """Raises BadModelFiles for weight files that are none."""
     config = files.config
-    read = [(file, read_header(file.path, file.name)) for file in files.weights]
+    read = read_headers(files.weights)
     headers = [header for _, header in read]
-    found = in_mlx_names(by_name(read))
-    tensors = {in_mlx_spelling(name): located.tensor for name, located in found.items()}
+    found = by_name(read)
+    parts = classify({name: located.tensor.dtype for name, located in found.items()})
+    tensors = [(part, in_mlx_types(found[name].tensor, part)) for name, part in parts.items()]
     parameters, matrices, floats = _counted(tensors, Written(config, headers))
     context, trouble = _context_or_trouble(config, headers)
     heads = _integer(config, "num_attention_heads")
@@ -91,26 +81,24 @@ def describe(files: ModelFiles) -> Description:
         vocabulary=_integer(config, "vocab_size"),
         licence=_licence(files),
         templates=tuple(_templates(files)),
-        weight_bytes=sum(tensor.size for tensor in tensors.values()),
+        weight_bytes=sum(located.tensor.size for located in found.values()),
     )
 
 
-def _counted(tensors: dict[str, Tensor], written: Written) -> tuple[int, Counter[str], Counter[str]]:
+def _counted(
+    tensors: Sequence[tuple[Part, Tensor]], written: Written
+) -> tuple[int, Counter[str], Counter[str]]:
+    """What is wrong with a matrix is for whoever loads it to say."""
+    scales = {part.path: tensor for part, tensor in tensors if part.role == "scales"}
     parameters = 0
     matrices: Counter[str] = Counter()
     floats: Counter[str] = Counter()
-    for name, tensor in tensors.items():
-        path = name.rpartition(".")[0]
-        if name.endswith((*COMPANIONS, *IGNORED)) or name.removesuffix(BLOCK_SCALES) + BLOCKS in tensors:
-            continue
-        if name.endswith(BLOCKS):
-            matrices[kind_text(FLOAT_MODES["mxfp4"])] += 1
-            parameters += 2 * tensor.count  # two codes a byte
-        elif tensor.dtype == "U32" and f"{path}{SCALES}" in tensors:
-            settings = written.settings(path, tensor, tensors[f"{path}{SCALES}"])
+    for part, tensor in tensors:
+        if part.role == "weight" and (part.layout == "blocks" or tensor.dtype == "U32"):
+            settings = written.settings(part, tensor, scales.get(part.path))
             matrices[kind_text(settings)] += 1
             parameters += logical_count(tensor, settings)
-        else:
+        elif part.role in (None, "weight"):
             floats[tensor.dtype] += 1
             parameters += tensor.count
     return parameters, matrices, floats

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import mlx.core as mx
 
-from runner.machine import device
+from runner.machine import memory
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def evaluate(weights: Mapping[str, mx.array], progress: Progress) -> None:
         before = done
         for group in _groups(arrays, limit):
             mx.eval(group)
-            device.release_buffers()
+            memory.release_buffers()
             done += sum(array.nbytes for array in group)
             progress(done / total)
         log.debug("Layer loaded", extra={"layer": layer, "bytes": done - before})

@@ -10,34 +10,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from runner import models
 from runner.cache.slots import Slots
 from runner.errors import BadModelFiles
-from runner.layers import nn
-from runner.layers.packed import replace
+from runner.loading.conversion import converted, parameter_shapes
 from runner.loading.evaluation import Progress, evaluate
 from runner.loading.loaded_model import LoadedModel
-from runner.machine import device
+from runner.machine import device, memory
 from runner.models.base import Model
-from runner.quantization.collect import FLOATS, Packed, collect, common_dtype, common_spelling, dense_bytes
-from runner.quantization.names import Declared, declarations, refuse_foreign
+from runner.quantization.declared import declarations, refuse_foreign
+from runner.quantization.matrix import common_dtype, in_mlx_layout
 from runner.store.files import ModelFiles, WeightFile
-from runner.store.safetensors_header import read_header
+from runner.store.tensors import read_headers
 from runner.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 NAMED_AT_MOST = 5  # tensors in an error message
-# Of the memory, for weights dequantized on a CPU; the rest is for caches and everybody else.
-DENSE_SHARE = 0.6
 
 
 def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> LoadedModel:
@@ -48,21 +41,21 @@ def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> Load
     """
     started = time.perf_counter()
     progress(0.0)
-    headers = [read_header(file.path, file.name) for file in files.weights]
+    headers = [header for _, header in read_headers(files.weights)]
     refuse_foreign(files.config, headers)
     model = models.build(files.config)
     tokenizer = Tokenizer(files.tokenizer_json, files.tokenizer_config, files.generation_config, files.config)
     before = [_fingerprint(file.path) for file in files.weights]
-    weights = common_spelling(_read_all(files.weights))
+    weights = in_mlx_layout(_read_all(files.weights))
     common = common_dtype(weights)
     declared = declarations(files.config, headers)
-    weights = _in_place(model, model.rename(weights), declared, common, packed)
+    weights = converted(model, model.rename(weights), declared, common, keep_packed=packed)
     _assign(model, weights)
     _evaluate(weights, progress)
     if before != [_fingerprint(file.path) for file in files.weights]:
         raise BadModelFiles("weight files changed while they were read; load the model again")
     _check_vocabulary(tokenizer, model.vocab_size)
-    device.wire_weights()
+    memory.wire_weights()
     loaded = LoadedModel(
         name=files.name,
         architecture=files.config["architectures"][0],
@@ -103,69 +96,8 @@ def _read(file: WeightFile) -> dict[str, mx.array]:
     return arrays
 
 
-def _in_place(
-    model: Model,
-    weights: dict[str, mx.array],
-    declared: dict[str, Declared],
-    common: mx.Dtype,
-    keep_packed: bool,
-) -> dict[str, mx.array]:
-    """Every tensor in the form that it is computed with; quantized ones either become floats or stay packed,
-    and then the model's layers become packed ones. common: see `quantization.common_dtype`."""
-    shapes = {name: parameter.shape for name, parameter in _parameters(model)}
-    parts = collect(weights, shapes, declared)
-    members = {f"{path}.{part}" for path in parts for part in ("weight", "scales", "biases", "global_scale")}
-    ready = {name: _converted(name, array) for name, array in weights.items() if name not in members}
-    if not parts:
-        return ready
-    dtypes = {path: device.weight_dtype(part.dtype(common)) for path, part in parts.items()}
-    why = _why_packed(dense_bytes(shapes.values(), mx.float32.size), keep_packed)
-    stay: list[str] = []
-    if why:
-        assert isinstance(model, nn.Module)
-        stay = replace(model, parts, dtypes)
-    for path, part in parts.items():
-        if path in stay:
-            ready |= {f"{path}.{name}": array for name, array in part.tensors(dtypes[path]).items()}
-        else:
-            ready[f"{path}.weight"] = part.dequantized(dtypes[path])
-    _log_quantized(parts, len(stay), why)
-    return ready
-
-
-def _why_packed(dense: int, asked: bool) -> str:
-    """The reason for keeping weights packed, empty if they become floats: BLAS beats the kernels on a CPU."""
-    if asked:
-        return "asked for"
-    if device.kind() != "cpu":
-        return f"{device.kind()} computes with them"
-    limit = int(DENSE_SHARE * device.memory_total())
-    return f"{dense} bytes as floats, limit {limit}" if dense > limit else ""
-
-
-def _log_quantized(parts: dict[str, Packed], stay: int, why: str) -> None:
-    kinds = Counter(str(part.settings) for part in parts.values())
-    log.info(
-        "Quantized weights",
-        extra={
-            "stored": ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()),
-            "packed": stay,
-            "dequantized": len(parts) - stay,
-            "reason": why or "faster as float32 on a CPU",
-        },
-    )
-
-
-def _converted(name: str, array: mx.array) -> mx.array:
-    if array.dtype not in FLOATS:
-        raise BadModelFiles(
-            f"{name}: dtype {str(array.dtype).removeprefix('mlx.core.')}, expected a float type"
-        )
-    return array.astype(device.weight_dtype(array.dtype))
-
-
 def _assign(model: Model, weights: dict[str, mx.array]) -> None:
-    expected = {name: parameter.shape for name, parameter in _parameters(model)}
+    expected = parameter_shapes(model)
     _refuse("missing tensors", [name for name in expected if name not in weights])
     _refuse("unexpected tensors", [name for name in weights if name not in expected])
     _refuse(
@@ -177,11 +109,6 @@ def _assign(model: Model, weights: dict[str, mx.array]) -> None:
         ],
     )
     model.load_weights(list(weights.items()))
-
-
-def _parameters(model: Model) -> Iterator[tuple[str, mx.array]]:
-    flat: Any = tree_flatten(model.parameters())
-    yield from flat
 
 
 def _refuse(what: str, names: list[str]) -> None:

@@ -1,6 +1,7 @@
-"""What depends on the machine: numbers that differ between CPU, Metal and CUDA, and the allocator.
+"""What depends on the device that computes: numbers that differ between CPU, Metal and CUDA, and how its thread
+begins and ends.
 
-Every function here that touches MLX's memory or streams belongs to the worker thread.
+`prepare` and `leave` belong to the worker thread.
 
 Knows nothing about models or requests.
 """
@@ -8,9 +9,7 @@ Knows nothing about models or requests.
 from __future__ import annotations
 
 import logging
-import os
 from importlib.metadata import version
-from pathlib import Path
 from typing import Literal
 
 import mlx.core as mx
@@ -24,12 +23,6 @@ Kind = Literal["cpu", "metal", "cuda"]
 # Positions per prefill forward. A chunk is the longest time for which a cancel goes unnoticed and, on a Mac,
 # for which the window server may find the GPU busy; a larger one feeds a larger matrix product.
 PREFILL_CHUNK: dict[Kind, int] = {"cpu": 256, "metal": 512, "cuda": 2048}
-
-
-CONTAINER_LIMITS = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)
 
 
 def kind() -> Kind:
@@ -64,34 +57,6 @@ def prepare() -> None:
                 LIBRARY,
             )
     log.info("MLX ready", extra={"version": version("mlx"), "device": kind()})
-
-
-def memory_total() -> int:
-    """Bytes of physical memory that this process may use: the machine's, or less where its container says so."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in CONTAINER_LIMITS:
-        try:
-            limits.append(int(Path(path).read_text()))
-        except (OSError, ValueError):  # no such limit, or the word "max"
-            continue
-    return min(limits)
-
-
-def wire_weights() -> None:
-    """On Metal, keep what is active now resident, up to what the system recommends."""
-    if kind() == "metal":
-        recommended = int(mx.device_info()["max_recommended_working_set_size"])
-        mx.set_wired_limit(min(mx.get_active_memory(), recommended))
-
-
-def memory_used() -> int:
-    """Bytes that MLX holds: arrays in use and buffers kept for reuse."""
-    return mx.get_active_memory() + mx.get_cache_memory()
-
-
-def release_buffers() -> None:
-    """Give buffers that no array uses back to the system."""
-    mx.clear_cache()
 
 
 def leave() -> None:

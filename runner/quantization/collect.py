@@ -1,249 +1,140 @@
-"""Quantized tensors as stored: which belong together, what their settings are, and what they stand for.
+"""Which stored tensors belong together: what each of them is, told by its name and type alone.
 
-A quantized matrix [.., N, W] is several tensors under one path X, here always in MLX's own names:
+The parts of a quantized matrix [.., N, W] are, as MLX has them, in which every other layout is expressed:
 
-    X.weight        uint32 [.., N, W*bits/32]   codes, the first in the lowest bits, in one stream along the row
-    X.scales        [.., N, W/group_size]       floats for affine; a byte, E8M0 or E4M3, for the others
-    X.biases        as scales                   affine only: value = scale * code + bias
-    X.global_scale  scalar, [1] or one each     nvfp4 only, at will: a plain factor of the whole matrix
+    weight        uint32 [.., N, W*bits/32]   codes, the first in the lowest bits, in one stream along the row
+    scales        [.., N, W/group_size]       floats for affine; a byte, E8M0 or E4M3, for the others
+    biases        as scales                   affine only: value = scale * code + bias
+    global_scale  scalar, [1] or one each     nvfp4 only, at will: a plain factor of the whole matrix
 
-Other spellings, and what is written beside the tensors, are in `runner/quantization/names.py`; OpenAI's gpt-oss has
-X_blocks, uint8 [.., N, W/32, 16], and X_scales, uint8 [.., N, W/32]: the same bytes as mxfp4's.
+The other layouts of `names.py` have the same bytes under other types and shapes:
 
-A built model knows W, so shapes alone give bits and group size, and the scales' type the mode: what cannot be
-told apart without a model (4 bits by 32 and 8 by 64, say) is never in doubt. What is written beside a tensor
-(a blob's metadata, a path's entry in config.json) must agree; the defaults of config.json are only defaults,
-since mixed checkpoints do not list every exception.
+    blocks                 mxfp4: codes uint8 [.., N, W/32, 16], scales uint8 [.., N, W/32]
+    modelopt, compressed   nvfp4: codes U8 [.., N, W/2], scales F8_E4M3; compressed has one over the factor
 
-Knows nothing about architectures, devices or requests.
+In both the first code of a byte is in its lower half, as in MLX's words on a little-endian machine.
+
+`classify` serves headers at import and `show`, and arrays at load. Knows nothing about arrays: it reads no tensor.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-
-import mlx.core as mx
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from runner.errors import BadModelFiles
 from runner.quantization.names import (
-    AFFINE_BITS,
-    BIASES,
-    BLOCK_SCALES,
-    BLOCKS,
-    COMPANIONS,
-    FLOAT_MODES,
-    GLOBAL,
+    ENDINGS,
     IGNORED,
-    MAX_SHOWN,
-    NOTHING,
+    ROLES,
     SCALES,
-    Declared,
-    Quantization,
+    Layout,
+    Role,
     in_mlx_spelling,
 )
+from runner.store.safetensors_header import Tensor
 
-FLOATS = (mx.float32, mx.float16, mx.bfloat16)
-BLOCK_BYTES = 16  # of 32 codes
+NVFP4_LAYOUTS: tuple[Layout, ...] = ("modelopt", "compressed")
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """One quantized matrix of `shape`, its parts checked against each other."""
+class Part:
+    """What a stored tensor is: a part of the matrix at `path`, or, without a role, the tensor `path` by itself."""
 
-    settings: Quantization
-    shape: tuple[int, ...]
-    weight: mx.array
-    scales: mx.array
-    biases: mx.array | None
-    global_scale: mx.array | None
+    path: str
+    role: Role | None = None
+    layout: Layout = "mlx"
 
-    def dtype(self, common: mx.Dtype) -> mx.Dtype:
-        """The float type that it stands for: that of affine scales; byte scales do not say, so the common one."""
-        return common if self.biases is None else self.scales.dtype
+    @property
+    def name(self) -> str:
+        """In MLX's spelling."""
+        return f"{self.path}.{self.role}" if self.role else self.path
 
-    def dequantized(self, dtype: mx.Dtype) -> mx.array:
-        """[.., N, W] in the given float type, unevaluated."""
-        settings = self.settings
-        scales = self.scales if self.biases is None else self.scales.astype(dtype)
-        biases = None if self.biases is None else self.biases.astype(dtype)
-        if biases is not None and not settings.has_kernel:
-            codes = unpack(self.weight, settings.bits).reshape(*scales.shape, settings.group_size)
-            dense = (codes.astype(dtype) * scales[..., None] + biases[..., None]).reshape(self.shape)
-        else:
-            dense = mx.dequantize(
-                self.weight,
-                scales,
-                biases,
-                group_size=settings.group_size,
-                bits=settings.bits,
-                mode=settings.mode,
-                dtype=dtype,
-            )
-        return dense if self.global_scale is None else (dense * _factor(self.global_scale)).astype(dtype)
+    @property
+    def inverted(self) -> bool:
+        """Whether one over each of its numbers is meant."""
+        return self.layout == "compressed" and self.role == "global_scale"
 
-    def tensors(self, dtype: mx.Dtype) -> dict[str, mx.array]:
-        """The parameters of a packed layer, to be computed with in `dtype`, by their names in it."""
-        parts = {"weight": self.weight, "scales": self.scales}
-        if self.biases is not None:
-            parts |= {"scales": self.scales.astype(dtype), "biases": self.biases.astype(dtype)}
-        if self.global_scale is not None:
-            parts["global_scale"] = _factor(self.global_scale)
-        return parts
+    def sibling(self, role: Role) -> str:
+        """What the part of that role is called in the same layout."""
+        return self.path + ENDINGS[self.layout][role]
 
 
-def _factor(global_scale: mx.array) -> mx.array:
-    """float32, shaped to multiply the matrix: a scalar, or one for each of a stack."""
-    flat = global_scale.astype(mx.float32)
-    return flat.reshape(()) if flat.size == 1 else flat.reshape(-1, 1, 1)
-
-
-def unpack(weight: mx.array, bits: int) -> mx.array:
-    """uint32 [.., C] -> codes, uint32 [.., C*32/bits]: the plain-operation twin of MLX's kernels."""
-    starts = mx.arange(weight.shape[-1] * 32 // bits) * bits
-    word, shift = starts // 32, (starts % 32).astype(mx.uint32)
-    low = mx.take(weight, word, axis=-1) >> shift
-    following = mx.take(weight, mx.minimum(word + 1, weight.shape[-1] - 1), axis=-1)
-    # Shifted twice, since a shift by all 32 bits is undefined; a code that ends in its word loses these bits again.
-    high = (following << (31 - shift)) << mx.array(1, mx.uint32)
-    return (low | high) & mx.array((1 << bits) - 1, mx.uint32)
-
-
-def common_spelling(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    """The tensors in MLX's names, without those that only quantized activations need."""
-    named: dict[str, mx.array] = {}
-    for name, array in _without_blocks(weights):
-        short = in_mlx_spelling(name)
-        if short in named:
-            raise BadModelFiles(f"tensor {short} is there twice, in two spellings")
-        if not name.endswith(IGNORED):
-            named[short] = array
-    return named
-
-
-def _without_blocks(weights: Mapping[str, mx.array]) -> Iterator[tuple[str, mx.array]]:
-    """Pairs of blocks and scales under MLX's names; other tensors pass.
-
-    The first code is in a byte's lower half, so four bytes are MLX's word of eight codes (little-endian, as every
-    machine here is).
+def classify(dtypes: Mapping[str, str]) -> dict[str, Part]:
+    """Stored name -> what it is. dtypes: stored name -> type, as headers have it. Left out is what only quantized
+    activations need. Nothing is refused here: parts may lack others.
     """
-    for name, array in weights.items():
-        path = name.removesuffix(BLOCKS).removesuffix(BLOCK_SCALES)
-        if name.endswith(BLOCKS):
-            _check_blocks(path, array, weights.get(f"{path}{BLOCK_SCALES}"))
-            yield f"{path}.weight", array.view(mx.uint32).flatten(-2)
-        elif name.endswith(BLOCK_SCALES) and array.dtype == mx.uint8:
-            if f"{path}{BLOCKS}" not in weights:
-                raise BadModelFiles(f"{name} without {path}{BLOCKS}")
-            yield f"{path}{SCALES}", array
-        else:
-            yield name, array
+    nvfp4 = dict(_nvfp4(dtypes))
+    others = [name for name in dtypes if name not in nvfp4 and not name.endswith(IGNORED)]
+    spelled = {in_mlx_spelling(name) for name in others}
+    return {name: _block(name, dtypes) or part_of(in_mlx_spelling(name), spelled) for name in others} | nvfp4
 
 
-def _check_blocks(path: str, blocks: mx.array, scales: mx.array | None) -> None:
-    name, scales_name = f"{path}{BLOCKS}", f"{path}{BLOCK_SCALES}"
-    if scales is None:
-        raise BadModelFiles(f"{name} without {scales_name}")
-    if blocks.dtype != mx.uint8 or blocks.ndim < 3 or blocks.shape[-1] != BLOCK_BYTES:
-        raise BadModelFiles(f"{name} is {_shown(blocks)}, expected uint8 in blocks of {BLOCK_BYTES}")
-    if scales.dtype != mx.uint8 or scales.shape != blocks.shape[:-1]:
-        raise BadModelFiles(f"{scales_name} {_shown(scales)} do not fit {name} {_shown(blocks)}")
+def part_of(name: str, names: Container[str]) -> Part:
+    """What a tensor in MLX's layout is; it and all names in MLX's spelling."""
+    path = name.rpartition(".")[0]
+    role = next((role for role in ROLES if name == f"{path}.{role}"), None)
+    if role is None or (role == "weight" and f"{path}{SCALES}" not in names):
+        return Part(name)
+    return Part(path, role)
 
 
-def common_dtype(weights: Mapping[str, mx.array]) -> mx.Dtype:
-    """What a checkpoint was made to compute in: the type of its first float tensor that scales nothing.
-
-    weights: in MLX's names, as stored; there is a norm, if nothing else.
-    """
-    floats = (a.dtype for name, a in weights.items() if not name.endswith(COMPANIONS) and a.dtype in FLOATS)
-    return next(floats, mx.bfloat16)
-
-
-def collect(
-    weights: Mapping[str, mx.array],
-    shapes: Mapping[str, tuple[int, ...]],
-    declared: Mapping[str, Declared],
-) -> dict[str, Packed]:
-    """Path -> quantized matrix, for every path that the model has.
-
-    weights: parameter name -> array; shapes: parameter name -> its shape in the float model. Raises BadModelFiles,
-    naming the tensor, for parts that are missing or contradict each other or what is declared.
-    """
-    found: dict[str, Packed] = {}
-    for name, array in weights.items():
-        path = name.rpartition(".")[0]
-        if name.endswith(COMPANIONS):
-            if f"{path}.weight" not in weights:
-                raise BadModelFiles(f"{name} without {path}.weight")
-            if f"{path}{SCALES}" not in weights:
-                raise BadModelFiles(f"{name} without {path}{SCALES}")
-        elif array.dtype == mx.uint32 and name == f"{path}.weight" and f"{path}{SCALES}" not in weights:
-            raise BadModelFiles(f"{name} is packed (uint32), but there are no scales for it")
-        if name.endswith(SCALES) and f"{path}.weight" in shapes:
-            found[path] = _checked(path, weights, shapes[f"{path}.weight"], declared.get(path, NOTHING))
-    return found
+def _block(name: str, dtypes: Mapping[str, str]) -> Part | None:
+    codes, scales = (ENDINGS["blocks"][role] for role in ("weight", "scales"))
+    if name.endswith(codes):
+        return Part(name.removesuffix(codes), "weight", "blocks")
+    path = name.removesuffix(scales)
+    if name.endswith(scales) and (dtypes[name] == "U8" or f"{path}{codes}" in dtypes):
+        return Part(path, "scales", "blocks")
+    return None
 
 
-def _checked(
-    path: str, weights: Mapping[str, mx.array], shape: tuple[int, ...], declared: Declared
-) -> Packed:
-    name, weight, scales = f"{path}.weight", weights[f"{path}.weight"], weights[f"{path}{SCALES}"]
-    biases, factor = weights.get(f"{path}{BIASES}"), weights.get(f"{path}{GLOBAL}")
-    settings = _settings(name, weight, scales, shape)
-    for what, said, is_ in (
-        ("mode", declared.mode, settings.mode),
-        ("bits", declared.bits, settings.bits),
-        ("group_size", declared.group_size, settings.group_size),
-    ):
-        if said is not None and said != is_:
-            raise BadModelFiles(
-                f"{declared.where}: {what} is {str(said)[:MAX_SHOWN]}, but {name} is stored as {settings}"
-            )
-    if (biases is not None) != (settings.mode == "affine"):
-        raise BadModelFiles(f"{name}: {settings} {'needs' if biases is None else 'has no'} biases")
-    if biases is not None and (biases.shape != scales.shape or biases.dtype not in FLOATS):
-        raise BadModelFiles(f"{path}{BIASES} {_shown(biases)} do not fit scales {_shown(scales)}")
-    if factor is not None and (
-        settings.mode != "nvfp4"
-        or factor.dtype not in FLOATS
-        or factor.size not in (1, math.prod(shape[:-2]))
-    ):
-        raise BadModelFiles(f"{path}{GLOBAL} {_shown(factor)} does not fit {name}: {settings}")
-    return Packed(settings, shape, weight, scales, biases, factor)
+def _nvfp4(dtypes: Mapping[str, str]) -> Iterator[tuple[str, Part]]:
+    """Told by the type of the scales, which nobody else has."""
+    for name, dtype in dtypes.items():
+        for layout in NVFP4_LAYOUTS if dtype == "F8_E4M3" else ():
+            endings = ENDINGS[layout]
+            path = name.removesuffix(endings["scales"])
+            if path != name and dtypes.get(path + endings["weight"]) == "U8":
+                for role, ending in endings.items():
+                    if path + ending in dtypes:
+                        yield path + ending, Part(path, role, layout)
 
 
-def _settings(name: str, weight: mx.array, scales: mx.array, shape: tuple[int, ...]) -> Quantization:
-    """From the shapes, given that of the float matrix."""
-    if weight.dtype != mx.uint32:
-        raise BadModelFiles(f"{name} has scales, but it is {_shown(weight)}, expected uint32")
-    if scales.dtype != mx.uint8 and scales.dtype not in FLOATS:
-        raise BadModelFiles(f"{name}: scales are {_shown(scales)}, expected floats or uint8")
-    columns, groups, width = _columns(weight), _columns(scales), shape[-1]
-    fits = weight.shape[:-1] == scales.shape[:-1] == shape[:-1] and len(shape) > 1
-    if not fits or not groups or width % groups or (32 * columns) % width:
-        raise BadModelFiles(
-            f"{name}: packed {_shown(weight)} with scales {_shown(scales)} cannot stand for {tuple(shape)}"
-        )
-    group_size, bits = width // groups, 32 * columns // width
-    if scales.dtype != mx.uint8:
-        if bits not in AFFINE_BITS:
-            raise BadModelFiles(f"{name}: {bits} bits, expected one of {', '.join(map(str, AFFINE_BITS))}")
-        return Quantization(group_size, bits, "affine")
-    for settings in FLOAT_MODES.values():
-        if (settings.bits, settings.group_size) == (bits, group_size):
-            return settings
-    raise BadModelFiles(f"{name}: no mode has byte scales with {bits} bits by {group_size}")
+def is_quantized(parts: Mapping[str, Part]) -> bool:
+    return any(part.role == "scales" or part.layout == "blocks" for part in parts.values())
 
 
-def _columns(array: mx.array) -> int:
-    return array.shape[-1] if array.ndim else 0
+def stored_names(parts: Mapping[str, Part]) -> dict[str, str]:
+    """Name in MLX's spelling -> stored name."""
+    stored: dict[str, str] = {}
+    for name, part in parts.items():
+        if part.name in stored:
+            raise BadModelFiles(f"tensor {part.name} is there twice, in two spellings")
+        stored[part.name] = name
+    return stored
 
 
-def _shown(array: mx.array) -> str:
-    return f"{str(array.dtype).removeprefix('mlx.core.')} {tuple(array.shape)}"
+def require_whole(part: Part, names: Container[str]) -> None:
+    """Refuse a part of a matrix whose codes or scales are not there; names as its layout has them."""
+    if part.role is None:
+        return
+    for role in ("weight", "scales"):
+        if part.sibling(role) not in names:
+            raise BadModelFiles(f"{part.sibling(part.role)} without {part.sibling(role)}")
 
 
-def dense_bytes(shapes: Iterable[tuple[int, ...]], itemsize: int) -> int:
-    """What matrices of these shapes take as floats."""
-    return sum(math.prod(shape) * itemsize for shape in shapes)
+def in_mlx_types(tensor: Tensor, part: Part) -> Tensor:
+    """The same bytes with the type and the shape that MLX has for them; `blocks` are left as they are."""
+    if part.layout not in NVFP4_LAYOUTS:
+        return tensor
+    if part.role == "weight":
+        *rows, width = tensor.shape or (0,)
+        if not rows or width % 4:
+            raise BadModelFiles(f"tensor {tensor.name}: {tensor.shape} is no matrix of packed codes")
+        return replace(tensor, dtype="U32", shape=(*rows, width // 4))
+    if part.role == "scales":
+        return replace(tensor, dtype="U8")
+    if tensor.dtype != "F32":
+        raise BadModelFiles(f"tensor {tensor.name} is {tensor.dtype}, expected F32")
+    return tensor

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import re
 
-from runner.quantization.names import KINDS
+from runner.quantization.settings import KINDS
 
 EIGHT_BITS = {"int4": "int8", "int8": "int8", "mxfp4": "mxfp8", "mxfp8": "mxfp8", "nvfp4": "mxfp8"}
 SMALLEST = 1024  # numbers

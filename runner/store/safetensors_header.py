@@ -1,8 +1,10 @@
-"""Whether a file is safetensors, decided from its header before MLX opens it.
+"""The header of a safetensors file: whether it is sound, decided before MLX opens the file, and how it is written.
 
 MLX itself accepts headers with holes, overlaps and negative dimensions; with one of them evaluation never
 returns. The reference implementation refuses them, but its opener needs numpy; so these are its rules again,
-and a test holds the two against each other. Layout: 8 bytes little-endian length n, n bytes of JSON, data.
+and a test holds the two against each other. Nor can the reference write what an import writes: it wants the bytes
+of all tensors in memory, where an import holds a tensor at most, and it gives metadata another order in each
+process, where a blob is named by its digest. Layout: 8 bytes little-endian length n, n bytes of JSON, data.
 
     {"name": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [begin, end]}, ..., "__metadata__": {...}}
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,11 +57,6 @@ class Header:
     metadata: dict[str, str]
 
 
-def read_tensors(path: Path, name: str) -> list[Tensor]:
-    """The tensors alone; see `read_header`."""
-    return read_header(path, name).tensors
-
-
 def read_header(path: Path, name: str) -> Header:
     """Raises BadModelFiles, naming the file and what is wrong, unless every byte is accounted for."""
     size = require_regular(path, name)
@@ -68,6 +66,18 @@ def read_header(path: Path, name: str) -> Header:
         return Header(_checked_tensors(header, data_bytes, size - data_bytes), metadata)
     except (_Bad, ValueError, RecursionError, OSError) as error:
         raise BadModelFiles(f"{name}: not a valid safetensors file: {error}") from None
+
+
+def make_header(tensors: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+    """For tensors, each a name, a dtype and a shape, whose data follow in this order."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, dtype, shape in tensors:
+        begin, end = end, end + math.prod(shape) * BITS[dtype] // 8
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that data are aligned
+    return len(text).to_bytes(8, "little") + text
 
 
 class _Bad(Exception):

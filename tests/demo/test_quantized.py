@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "scripts"))  # as in test_demo.py
 
 import perplexity as measure  # noqa: E402
 
-from runner.quantization.names import KINDS  # noqa: E402
+from runner.quantization.settings import KINDS  # noqa: E402
 
 DOCUMENTS = 20
 WORSE_AT_MOST = 1.005  # times the floats' perplexity; 1.001 was the worst

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.quantization.names import KINDS
+from runner.quantization.settings import KINDS
 from tests.parts.checkpoints import Tensors
 from tests.parts.quantized import dequantize, quantize
 

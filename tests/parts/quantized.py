@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from runner.quantization.names import FLOAT_MODES, Quantization
+from runner.quantization.settings import FLOAT_MODES, Quantization
 from tests.parts.checkpoints import Tensors, checkpoint, floats
 
 Q4 = Quantization(64, 4, "affine")

@@ -11,8 +11,8 @@ from typing import Any
 import mlx.core as mx
 
 from runner.importing.importer import Summary, import_directory
-from runner.quantization.make import quantize
-from runner.quantization.names import Quantization
+from runner.importing.quantizing import quantize
+from runner.quantization.settings import Quantization
 from runner.store import names
 from runner.store.names import Name
 from tests.parts.checkpoints import Tensors

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from api.commands import importing
-from runner.quantization.names import KINDS
+from runner.quantization.settings import KINDS
 from tests.parts.checkpoints import checkpoint, floats
 from tests.parts.processes import EXIT_S, START_S, wait_until
 from tests.parts.quantized import Q4, in_mlx_spelling

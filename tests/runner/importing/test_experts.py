@@ -7,7 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from runner.quantization.names import KINDS
+from runner.quantization.settings import KINDS
 from runner.store.safetensors_header import read_header
 from tests.parts.arrays import difference
 from tests.parts.checkpoints import CLOSE, EXPERTS, GPT_OSS, TOKENS, Tensors, checkpoint, floats, one_by_one

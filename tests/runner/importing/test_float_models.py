@@ -7,12 +7,13 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from safetensors import safe_open
 
 from runner.importing import planning
-from runner.quantization.names import KINDS
+from runner.quantization.settings import KINDS
 from runner.store.safetensors_header import read_header
 from tests.parts.arrays import difference
-from tests.parts.checkpoints import CLOSE, TOKENS, checkpoint, floats
+from tests.parts.checkpoints import CLOSE, EXPERTS, TOKENS, checkpoint, floats, one_by_one
 from tests.parts.models import loaded, logits
 from tests.parts.policy import EIGHT, rounded
 from tests.parts.quantized import quantize
@@ -53,6 +54,16 @@ def test_a_quantized_blob_is_what_a_host_writes(tmp_path: Path, kind: str) -> No
     assert (config["file_type"], config["requires"]) == (kind, "0.19.0")
     assert summary.plan.kinds["BF16"] == len([name for name in halves if "norm" in name])
     assert summary.weight_bytes < 0.8 * summary.source_bytes
+
+
+@pytest.mark.parametrize("kind", [None, "int4", "nvfp4"])
+def test_every_blob_is_a_file_to_the_reference_implementation(tmp_path: Path, kind: str | None) -> None:
+    folder = checkpoint(tmp_path / "floats", one_by_one(floats(**EXPERTS)), **EXPERTS)
+    summary = bring_in(folder, tmp_path, kind)
+    for blob in summary.plan.blobs:
+        with safe_open(layers(tmp_path)[blob.name], framework="numpy") as file:
+            assert set(file.keys()) == {name for item in blob.items for name, _, _ in item.stored}
+            assert (file.metadata() or {}) == blob.metadata
 
 
 def test_floats_that_are_imported_as_they_are_need_no_new_host(tmp_path: Path) -> None:

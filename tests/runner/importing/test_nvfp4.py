@@ -11,7 +11,7 @@ import pytest
 
 from runner.errors import BadModelFiles, UnsupportedModel
 from runner.loading.description import describe
-from runner.quantization.names import KINDS
+from runner.quantization.settings import KINDS
 from runner.store.resolve import open_model
 from runner.store.safetensors_header import read_header
 from tests.parts.arrays import difference

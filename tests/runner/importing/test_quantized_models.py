@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from runner.quantization.names import FLOAT_MODES, Quantization
+from runner.quantization.settings import FLOAT_MODES, Quantization
 from runner.store.safetensors_header import read_header
 from tests.parts.checkpoints import TOKENS, Tensors, checkpoint, floats
 from tests.parts.models import loaded, logits

@@ -59,6 +59,13 @@ REFUSED: list[tuple[Callable[[], Tensors], dict[str, Any], str | None, type[Load
         "model.layers.0.mlp.up_proj.scales without model.layers.0.mlp.up_proj.weight",
     ),
     (
+        lambda: {f"{GROUP}.down_proj_blocks": mx.zeros((4, 64, 2, 16), mx.uint8)},
+        EXPERTS,
+        None,
+        BadModelFiles,
+        f"{GROUP}.down_proj_blocks without {GROUP}.down_proj_scales",
+    ),
+    (
         lambda: without(one_by_one(floats(**EXPERTS)), f"{GROUP}.2.up_proj.weight"),
         EXPERTS,
         "int4",

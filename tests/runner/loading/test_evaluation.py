@@ -14,7 +14,7 @@ from runner.loading import evaluation
 from runner.loading.evaluation import evaluate
 from runner.loading.loader import load
 from runner.machine import device
-from runner.quantization.names import FLOAT_MODES, Quantization
+from runner.quantization.settings import FLOAT_MODES, Quantization
 from runner.store.resolve import open_model
 from tests.parts import tiny
 from tests.parts.checkpoints import Tensors, one_by_one

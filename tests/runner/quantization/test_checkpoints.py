@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runner.quantization.names import FLOAT_MODES, Quantization
+from runner.quantization.settings import FLOAT_MODES, Quantization
 from tests.parts import mlx_lm
 from tests.parts.arrays import difference
 from tests.parts.checkpoints import CLOSE, TOKENS, checkpoint, floats

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from runner.machine import device
+from runner.machine import device, memory
 from runner.types import Done, GenerateRequest
 from runner.worker import Worker
 from tests.parts.answer import Answer
@@ -40,7 +40,7 @@ def test_what_would_not_fit_into_memory_stays_packed_and_the_line_says_why(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = checkpoint(tmp_path / "tiny", in_mlx_spelling(floats(), lambda path: Q4))
-    monkeypatch.setattr(device, "memory_total", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "total", lambda: 1_000_000)
     with caplog.at_level(logging.INFO):
         model = loaded(folder).model
     assert parameters(model)["model.embed_tokens.weight"].dtype == mx.uint32
@@ -77,7 +77,7 @@ def test_off_the_cpu_half_types_stay_what_they_are(
 
 
 def test_memory_is_that_of_the_machine_or_less() -> None:
-    assert 2**26 < device.memory_total() < 2**50
+    assert 2**26 < memory.total() < 2**50
 
 
 def test_a_float_model_logs_nothing_of_the_kind(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:

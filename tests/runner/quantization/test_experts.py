@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from runner.errors import BadModelFiles
-from runner.quantization.names import FLOAT_MODES, Quantization
+from runner.quantization.settings import FLOAT_MODES, Quantization
 from tests.parts.arrays import difference
 from tests.parts.checkpoints import CLOSE, EXPERTS, GLM, LONG, TOKENS, Tensors, checkpoint, floats
 from tests.parts.models import loaded, logits, parameters

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from runner.quantization.names import FLOAT_MODES, Quantization
+from runner.quantization.settings import FLOAT_MODES, Quantization
 from tests.parts import checkpoints, mlx_lm
 from tests.parts.architectures.layers import FULL, SLIDING
 from tests.parts.arrays import difference

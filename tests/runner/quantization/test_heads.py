@@ -10,7 +10,7 @@ import pytest
 
 from runner.errors import BadModelFiles
 from runner.layers.packed import PackedHeads
-from runner.quantization.names import Quantization
+from runner.quantization.settings import Quantization
 from tests.parts import mlx_lm
 from tests.parts.arrays import difference
 from tests.parts.checkpoints import CLOSE, GLM, LONG, TOKENS, checkpoint, floats

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.layers import nn, packed
-from runner.quantization.collect import collect, unpack
-from runner.quantization.names import AFFINE_BITS, AFFINE_KERNEL_GROUPS, FLOAT_MODES, Quantization
+from runner.quantization.matrix import collect, unpack
+from runner.quantization.settings import AFFINE_BITS, AFFINE_KERNEL_GROUPS, FLOAT_MODES, Quantization
 from tests.parts.arrays import difference
 from tests.parts.checkpoints import TOKENS
 from tests.parts.quantized import dequantize, named, quantize

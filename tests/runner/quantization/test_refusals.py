@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 
 from runner.errors import UnsupportedModel
-from runner.quantization.names import declarations
+from runner.quantization.declared import declarations
 from tests.parts import refusals
 from tests.parts.checkpoints import checkpoint, floats
 from tests.parts.models import loaded

@@ -8,7 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from runner.quantization.collect import common_spelling
+from runner.quantization.matrix import in_mlx_layout
 from tests.parts import mlx_lm, stores
 from tests.parts.arrays import difference
 from tests.parts.checkpoints import CLOSE, TOKENS, Tensors, checkpoint, floats
@@ -64,7 +64,7 @@ def test_a_store_that_kept_another_tools_config_is_loaded_by_its_tensors(tmp_pat
 def test_every_name_of_the_global_scale_is_understood(factor: str) -> None:
     some = mx.array(TOKENS)
     tensors = {"x.weight": some, "x.weight.scale": some, f"x.{factor}": some, "x.input_scale": some}
-    assert set(common_spelling(tensors)) == {"x.weight", "x.scales", "x.global_scale"}
+    assert set(in_mlx_layout(tensors)) == {"x.weight", "x.scales", "x.global_scale"}
 
 
 def test_a_real_bias_stays_a_bias_in_both_spellings(tmp_path: Path) -> None:

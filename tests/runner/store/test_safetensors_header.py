@@ -7,13 +7,15 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from runner.errors import BadModelFiles
-from runner.store.safetensors_header import MAX_DIMENSION, read_tensors
+from runner.store.safetensors_header import BITS, MAX_DIMENSION, make_header, read_header
 
 GOOD: dict[str, Any] = {
     "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
@@ -31,7 +33,7 @@ def write(path: Path, header: Any, data: bytes = DATA) -> Path:
 
 def ours(path: Path) -> bool:
     try:
-        read_tensors(path, path.name)
+        read_header(path, path.name)
     except BadModelFiles:
         return False
     return True
@@ -74,7 +76,7 @@ def test_a_good_file_is_accepted_by_both(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_named(tmp_path: Path, header: Any, what: str) -> None:
     with pytest.raises(BadModelFiles, match=what):
-        read_tensors(write(tmp_path / "x", header), "x")
+        read_header(write(tmp_path / "x", header), "x")
 
 
 @pytest.mark.parametrize("length", [0, 100_000_001, 2**63, 2**64 - 1])
@@ -113,3 +115,43 @@ def test_we_accept_nothing_that_the_reference_refuses(
     elif reference(path):
         # The one rule of ours: MLX's shapes have 32 bits.
         assert any(d > MAX_DIMENSION for entry in header.values() for d in entry["shape"])
+
+
+# Writing.
+
+shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
+ascii_names = st.text(st.characters(max_codepoint=126), min_size=1).filter(
+    lambda name: name != "__metadata__"
+)
+
+
+@given(st.dictionaries(ascii_names, shapes), st.dictionaries(ascii_names, ascii_names, max_size=1))
+def test_a_header_is_byte_for_byte_the_references(
+    tensors: dict[str, tuple[int, ...]], metadata: dict[str, str]
+) -> None:
+    """Of one type, whose tensors the reference sorts by name; and with one entry of metadata at most, since it has
+    several in any order.
+    """
+    theirs = save({name: np.zeros(shape, np.float16) for name, shape in tensors.items()}, metadata or None)
+    ours = make_header([(name, "F16", tensors[name]) for name in sorted(tensors)], metadata)
+    assert theirs.startswith(ours)
+    assert len(theirs) == len(ours) + sum(2 * int(np.prod(shape)) for shape in tensors.values())
+
+
+entries = st.tuples(st.text(), st.sampled_from(sorted(BITS)), shapes)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(entries, unique_by=lambda entry: entry[0]), st.dictionaries(st.text(), st.text()))
+def test_what_is_written_is_read_again(
+    tmp_path: Path, tensors: list[tuple[str, str, tuple[int, ...]]], metadata: dict[str, str]
+) -> None:
+    tensors = [entry for entry in tensors if entry[0] != "__metadata__"]
+    head = make_header(tensors, metadata)
+    sizes = [int(np.prod(shape)) * BITS[dtype] // 8 for _, dtype, shape in tensors]
+    (tmp_path / "x").write_bytes(head + bytes(sum(sizes)))
+    found = read_header(tmp_path / "x", "x")
+    assert found.metadata == metadata
+    written = {name: (dtype, shape) for name, dtype, shape in tensors}
+    assert {tensor.name: (tensor.dtype, tensor.shape) for tensor in found.tensors} == written
+    assert reference(tmp_path / "x")

@@ -1,0 +1,110 @@
+"""From the tensors of a checkpoint to those that a model computes with.
+
+Quantized matrices stay packed, and the model's layers give way to their packed twins, or they become floats; floats
+get the type that the device computes in. All of it is recipes: nothing is evaluated here.
+
+Knows nothing about files or requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from runner.errors import BadModelFiles
+from runner.layers import nn
+from runner.layers.packed import replace
+from runner.loading.policy import Decision, packed_or_dense
+from runner.machine import device
+from runner.models.base import Model
+from runner.quantization.declared import Declared
+from runner.quantization.matrix import FLOATS, Packed, collect
+from runner.quantization.names import ROLES
+
+log = logging.getLogger(__name__)
+
+
+def converted(
+    model: Model,
+    weights: Mapping[str, mx.array],
+    declared: Mapping[str, Declared],
+    common: mx.Dtype,
+    *,
+    keep_packed: bool,
+) -> dict[str, mx.array]:
+    """Every tensor in the form that it is computed with, by the names of the model's parameters, some of which are
+    those of packed layers afterwards. common: see `common_dtype`.
+    """
+    shapes = parameter_shapes(model)
+    matrices = collect(weights, shapes, declared)
+    ready = _converted_floats(weights, matrices)
+    if not matrices:
+        return ready
+    dtypes = {path: device.weight_dtype(matrix.dtype(common)) for path, matrix in matrices.items()}
+    decision = packed_or_dense(_dense_bytes(shapes), asked=keep_packed)
+    packed = _put_twins(model, matrices, dtypes) if decision.packed else frozenset()
+    _log_decision(matrices, packed, decision)
+    return ready | _packed_or_dequantized(matrices, dtypes, packed)
+
+
+def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    flat: Any = tree_flatten(model.parameters())
+    return {name: parameter.shape for name, parameter in flat}
+
+
+def _dense_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """What a model takes whose parameters are all float32."""
+    return sum(math.prod(shape) * mx.float32.size for shape in shapes.values())
+
+
+def _converted_floats(weights: Mapping[str, mx.array], matrices: Collection[str]) -> dict[str, mx.array]:
+    """Everything that is no part of a quantized matrix."""
+    parts = {f"{path}.{role}" for path in matrices for role in ROLES}
+    return {name: _in_weight_dtype(name, array) for name, array in weights.items() if name not in parts}
+
+
+def _in_weight_dtype(name: str, array: mx.array) -> mx.array:
+    if array.dtype not in FLOATS:
+        raise BadModelFiles(
+            f"{name}: dtype {str(array.dtype).removeprefix('mlx.core.')}, expected a float type"
+        )
+    return array.astype(device.weight_dtype(array.dtype))
+
+
+def _put_twins(
+    model: Model, matrices: Mapping[str, Packed], dtypes: Mapping[str, mx.Dtype]
+) -> Collection[str]:
+    """Packed layers in the places of the float ones; returns the paths of those that have a twin."""
+    assert isinstance(model, nn.Module)
+    return frozenset(replace(model, matrices, dtypes))
+
+
+def _packed_or_dequantized(
+    matrices: Mapping[str, Packed], dtypes: Mapping[str, mx.Dtype], packed: Collection[str]
+) -> dict[str, mx.array]:
+    ready: dict[str, mx.array] = {}
+    for path, matrix in matrices.items():
+        if path in packed:
+            ready |= {f"{path}.{role}": array for role, array in matrix.tensors(dtypes[path]).items()}
+        else:
+            ready[f"{path}.weight"] = matrix.dequantized(dtypes[path])
+    return ready
+
+
+def _log_decision(matrices: Mapping[str, Packed], packed: Collection[str], decision: Decision) -> None:
+    kinds = Counter(str(matrix.settings) for matrix in matrices.values())
+    log.info(
+        "Quantized weights",
+        extra={
+            "stored": ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()),
+            "packed": len(packed),
+            "dequantized": len(matrices) - len(packed),
+            "reason": decision.reason,
+        },
+    )

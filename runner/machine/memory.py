@@ -1,0 +1,48 @@
+"""Memory: how much of it this process may use, what MLX holds of it, and what it gives back.
+
+Every function here that touches MLX's memory belongs to the worker thread.
+
+Knows nothing about models or requests.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import mlx.core as mx
+
+from runner.machine import device
+
+CONTAINER_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+
+
+def total() -> int:
+    """Bytes of physical memory that this process may use: the machine's, or less where its container says so."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in CONTAINER_LIMITS:
+        try:
+            limits.append(int(Path(path).read_text()))
+        except (OSError, ValueError):  # no such limit, or the word "max"
+            continue
+    return min(limits)
+
+
+def used() -> int:
+    """Bytes that MLX holds: arrays in use and buffers kept for reuse."""
+    return mx.get_active_memory() + mx.get_cache_memory()
+
+
+def release_buffers() -> None:
+    """Give buffers that no array uses back to the system."""
+    mx.clear_cache()
+
+
+def wire_weights() -> None:
+    """On Metal, keep what is active now resident, up to what the system recommends."""
+    if device.kind() == "metal":
+        recommended = int(mx.device_info()["max_recommended_working_set_size"])
+        mx.set_wired_limit(min(mx.get_active_memory(), recommended))

@@ -1,0 +1,30 @@
+"""Which quantized matrices stay packed, and why."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.loading.policy import DENSE_SHARE, Decision, packed_or_dense
+from runner.machine import device, memory
+
+TOTAL = 1_000_000
+LIMIT = int(DENSE_SHARE * TOTAL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dense_bytes", "asked", "decision"),
+    [
+        ("cpu", LIMIT, False, Decision(False, "faster as float32 on a CPU")),
+        ("cpu", LIMIT + 1, False, Decision(True, f"{LIMIT + 1} bytes as floats, limit {LIMIT}")),
+        ("cpu", LIMIT, True, Decision(True, "asked for")),
+        ("metal", LIMIT, False, Decision(True, "metal computes with them")),
+        ("cuda", LIMIT + 1, False, Decision(True, "cuda computes with them")),
+        ("cuda", LIMIT, True, Decision(True, "asked for")),
+    ],
+)
+def test_packed_or_dense_depends_on_the_device_its_memory_and_the_wish(
+    monkeypatch: pytest.MonkeyPatch, kind: device.Kind, dense_bytes: int, asked: bool, decision: Decision
+) -> None:
+    monkeypatch.setattr(device, "kind", lambda: kind)
+    monkeypatch.setattr(memory, "total", lambda: TOTAL)
+    assert packed_or_dense(dense_bytes, asked=asked) == decision

@@ -1,1 +1,1 @@
-"""What layers remember: one storage per layer (`kv.py` and its kin), and the single prefix entry (`prefix.py`)."""
+"""What layers remember: a storage for each layer, a memory of all of them, and the slots."""

@@ -84,13 +84,12 @@ def import_directory(
     layers = [
         {"mediaType": TENSOR, **blobs.add(writing.file(blob)), "name": blob.name} for blob in plan.blobs
     ]
-    weight_bytes = sum(layer["size"] for layer in layers)
     progress(plan.source_bytes, plan.source_bytes, "")
     layers += [{**layer, **blobs.add([text.encode()])} for layer, text in described]
     config = _host_config(files.config, files.generation_config, plan)
     write_manifest(root, name, blobs.add([json.dumps(config).encode()]), layers)
     source_bytes = sum(tensor.size for _, header in headers for tensor in header.tensors)
-    return Summary(name, plan, weight_bytes, source_bytes)
+    return Summary(name, plan, plan.weight_bytes, source_bytes)
 
 
 class _Writing:

@@ -5,6 +5,7 @@ Knows nothing about arrays, or about why something is planned: that is `planning
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from runner.quantization.names import IN_THE_STORE
 from runner.quantization.settings import KINDS, Quantization
 from runner.store.files import WeightFile
+from runner.store.safetensors_header import BITS
 from runner.store.tensors import Located
 
 
@@ -97,3 +99,9 @@ class Plan:
     def source_bytes(self) -> int:
         """To be read; more than there are where one source is read twice."""
         return sum(source.size for blob in self.blobs for item in blob.items for source in item.sources)
+
+    @property
+    def weight_bytes(self) -> int:
+        """To be written, headers left out."""
+        stored = (entry for blob in self.blobs for item in blob.items for entry in item.stored)
+        return sum(math.prod(shape) * BITS[dtype] // 8 for _, dtype, shape in stored)

@@ -1,1 +1,1 @@
-"""Finding a model's files and reading their descriptions, but no tensor: `hf_dir.py` for directories."""
+"""Finding a model's files and reading their descriptions and headers, but no tensor."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -202,6 +203,16 @@ def test_a_rotating_storage_stays_small_however_long_it_runs() -> None:
         write(cache, [number % WIDTH])
         mx.eval(cache.arrays())
     assert cache.capacity <= 17
+
+
+def test_decoding_behind_a_window_looks_at_no_more_than_the_window() -> None:
+    """What lies before it is not even masked: a weight of 0 would not hide values that are no numbers."""
+    cache, row = WindowedKVCache(9), mx.ones((1, 1, 1, 4))
+    spoiled = mx.full((1, 1, 21, 4), math.nan)
+    cache.attend(spoiled, spoiled, spoiled, Span(0, 21), scale=1.0)
+    for position in range(21, 40):
+        found = cache.attend(row, row, row, Span(position, 1), scale=1.0)
+        assert mx.isnan(found).any().item() == (position - 8 < 21)
 
 
 def test_a_reserve_changes_nothing_that_is_seen() -> None:

@@ -139,6 +139,12 @@ class Running:
         return code
 
 
+def packet_pipe() -> tuple[int, int]:
+    """A pipe of which each read returns one write; Linux only."""
+    assert sys.platform == "linux"
+    return os.pipe2(os.O_DIRECT)
+
+
 @contextlib.contextmanager
 def spawned(
     *arguments: str,
@@ -156,7 +162,7 @@ def spawned(
     write; with output it is a file and no pipe. files are arguments of `ulimit`.
     """
     port = free_port() if port is None else port
-    reading, writing = os.pipe2(os.O_DIRECT) if packets else os.pipe()
+    reading, writing = packet_pipe() if packets else os.pipe()
     file = os.open(output, os.O_WRONLY | os.O_CREAT) if output else os.dup(writing)
     command = [COMMAND, *(argument.replace("PORT", str(port)) for argument in arguments)]
     if files:

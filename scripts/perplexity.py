@@ -16,22 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.loading.loader import load  # opens the BLAS before anything imports mlx
-
-# isort: split
-import mlx.core as mx
+from benchmark import inside  # first: it opens the BLAS before anything imports mlx
+from benchmark.inside import DEMO_FOLDER, KINDS, LoadedModel
 from demo_corpus import chat
 from demo_train import evaluate
 from tokenizers import Tokenizer
-
-from runner.generation.alone import complete
-from runner.importing.importer import import_directory
-from runner.importing.quantizing import quantize
-from runner.loading.loaded_model import LoadedModel
-from runner.quantization.settings import KINDS
-from runner.store import names
-from runner.store.resolve import DEMO_FOLDER, open_model
-from runner.types import Chunk, GenerateRequest
 
 ANSWER_LIMIT = 60
 QUESTIONS = {  # and what the floats answer
@@ -59,36 +48,24 @@ class Stored:
     """For each of the model's numbers, scales and all."""
 
     def load(self, *, packed: bool = False) -> LoadedModel:
-        return load(open_model(self.name, self.root), lambda share: None, packed=packed)
+        return inside.loaded(self.name, self.root, packed=packed)
 
 
 def store_demo(root: Path, kind: str | None) -> Stored:
     """Import it; None: as it is."""
-    name = names.parse(f"demo:{kind or 'floats'}")
-    assert name is not None
-    summary = import_directory(
-        DEMO_FOLDER, name, root, None, lambda *progress: None, kind=kind, quantize=quantize
-    )
-    size = summary.weight_bytes
-    return Stored(root, str(name), size / 1e6, 8 * size / summary.plan.parameters)
+    name, size, parameters = inside.import_demo(root, kind)
+    return Stored(root, name, size / 1e6, 8 * size / parameters)
 
 
 def perplexity(loaded: LoadedModel, documents: int = evaluate.HELD_OUT_DOCUMENTS) -> float:
     """Over the first held-out documents."""
-    model = loaded.model
-
-    def forward(tokens: mx.array) -> mx.array:
-        memory = model.make_memory()
-        return model.logits(model(tokens, memory.span(tokens.shape[1]), memory))
-
     tokenizer = Tokenizer.from_file(str(DEMO_FOLDER / "tokenizer.json"))
-    return evaluate.perplexity(forward, tokenizer, documents).value
+    return evaluate.perplexity(inside.forward(loaded), tokenizer, documents).value
 
 
 def answer(loaded: LoadedModel, question: str) -> str:
-    """What it says, by the runner's own pipeline."""
-    events = complete(loaded, GenerateRequest(chat.prompt(question), ANSWER_LIMIT))
-    return "".join(event.text for event in events if isinstance(event, Chunk))
+    """What it says, by the runner's own engine."""
+    return inside.answer(loaded, chat.prompt(question), ANSWER_LIMIT)
 
 
 def rows(root: Path, packed: bool) -> Iterator[str]:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from runner import models  # first: importing runner opens a fast BLAS before anything imports mlx
+from tests.parts import smollm2 as published
 from tests.parts import tiny
 
 # Shared machines stall, and a first call may compile: no example is failed for being late. In CI the examples are
@@ -63,3 +64,15 @@ def big_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + end)
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published model, packed in 4 bits; only for tests that are slow."""
+    return published.made(tmp_path_factory.mktemp("published") / "smollm2")
+
+
+@pytest.fixture(scope="session")
+def smollm2_dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same numbers as float32."""
+    return published.made(tmp_path_factory.mktemp("published") / "smollm2-dense", "--dense")

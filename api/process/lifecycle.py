@@ -12,10 +12,13 @@ Knows nothing about HTTP or models.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import resource
 import select
 import stat
+import sys
+import termios
 import threading
 import time
 from typing import NoReturn
@@ -26,6 +29,8 @@ STOPPED, USAGE, ADDRESS, MODEL, WORKER_DIED, PARENT_GONE, OTHER = 0, 2, 3, 4, 5,
 
 PARENT_POLL_S = 0.2
 DRAIN_S = 0.5
+READ_S = 1.0  # at most, for a host to read the last line
+GRASP_S = 0.05  # for a host to make something of a line that it has read
 OPEN_FILES = 4096
 MAX_REASON = 4096  # bytes; hosts keep 8 KiB
 
@@ -40,13 +45,35 @@ def raise_file_limit() -> None:
 
 
 def fatal(reason: str, code: int, handler: PipeHandler | None = None) -> NoReturn:
-    """Write what is logged, then the last line, and leave; a full pipe that nobody reads cannot keep us."""
-    leave_after(2 * DRAIN_S, code)
+    """Write what is logged, then the last line, and leave once it was read; who does not read cannot keep us."""
+    leave_after(2 * DRAIN_S + READ_S, code)
     if handler is not None:
         handler.drain(DRAIN_S)
     with contextlib.suppress(OSError):  # nobody may be reading any more
         os.write(STDERR, last_line(reason))
+    wait_until_read(STDERR, READ_S)
     os._exit(code)
+
+
+def wait_until_read(descriptor: int, timeout_s: float) -> None:
+    """Wait until nothing is left in a pipe that somebody reads, but not for longer than that.
+
+    A host of v0.17 closes its end when this process is gone, and shows its user the last line that it had read.
+    """
+    if not is_pipe(descriptor):
+        return
+    deadline = time.monotonic() + timeout_s
+    while is_filled(descriptor) and not is_unread(descriptor) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    time.sleep(GRASP_S)
+
+
+def is_filled(descriptor: int) -> bool:
+    """Whether a pipe holds something, by its write end; False where only the read end can tell, as on macOS."""
+    if sys.platform != "linux":
+        return False
+    held = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+    return any(held)
 
 
 def last_line(reason: str) -> bytes:
@@ -127,11 +154,17 @@ def is_foreign_pipe(descriptor: int, process: int) -> bool:
     return True
 
 
+def is_pipe(descriptor: int) -> bool:
+    with contextlib.suppress(OSError):  # it was closed before we were started
+        return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    return False
+
+
 def is_unread(descriptor: int) -> bool:
     """Whether this is the write end of a pipe whose read ends are all closed."""
+    if not is_pipe(descriptor):
+        return False
     try:
-        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            return False
         poll = select.poll()
         poll.register(descriptor, 0)
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -16,8 +16,7 @@ import pytest
 
 from runner.store.resolve import DEMO_FOLDER
 from tests.parts import tiny
-from tests.parts.hosts import BUILD, DEMO_TEMPLATE, PINNED, Host, serving
-from tests.parts.processes import COMMAND
+from tests.parts.hosts import BUILD, DEMO_TEMPLATE, PINNED, Host, import_model, serving
 from tests.parts.stores import TENSOR, blob, manifest
 
 BUILD_S = 900.0
@@ -56,16 +55,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (strange / "config.json").write_text(json.dumps(tiny.CONFIG | {"architectures": ["StrangeForCausalLM"]}))
     torn = tiny.write(models / "torn", seed=3)
 
-    def bring_in(source: Path, name: str, *more: str | Path) -> None:
-        command = [COMMAND, "import", source, "--name", name, *more]
-        environment = os.environ | {"OLLAMA_MODELS": str(folder)}
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-
-    bring_in(DEMO_FOLDER, "demo", "--template", DEMO_TEMPLATE)
-    bring_in(DEMO_FOLDER, "demo:int4", "--template", DEMO_TEMPLATE, "--quantize", "int4")
-    bring_in(endless, "endless")
-    bring_in(strange, "strange")
-    bring_in(torn, "torn")
+    import_model(folder, DEMO_FOLDER, "demo", "--template", DEMO_TEMPLATE)
+    import_model(folder, DEMO_FOLDER, "demo:int4", "--template", DEMO_TEMPLATE, "--quantize", "int4")
+    import_model(folder, endless, "endless")
+    import_model(folder, strange, "strange")
+    import_model(folder, torn, "torn")
     tensor = next(layer for layer in manifest(folder, "torn")["layers"] if layer["mediaType"] == TENSOR)
     path = blob(folder, tensor)
     path.write_bytes(path.read_bytes()[:-8])

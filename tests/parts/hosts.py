@@ -24,6 +24,7 @@ ANSWER_S = 60.0
 SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
 BUILD = SCRIPTS / "ollama_host" / "build"
 DEMO_TEMPLATE = SCRIPTS / "ollama_host" / "demo.gotmpl"
+SMOLLM2_TEMPLATE = SCRIPTS / "ollama_host" / "smollm2.gotmpl"
 
 
 class Refused(Exception):
@@ -169,6 +170,13 @@ def serving(program: Path, store: Path, home: Path, runner: str = COMMAND) -> It
         process.kill()
         process.wait()
         wait_until(lambda: not any(map(is_alive, runners)), START_S, "the runners' end")
+
+
+def import_model(store: Path, source: Path, name: str, *more: str | Path) -> None:
+    """By `mlx-runner import`."""
+    command = [COMMAND, "import", source, "--name", name, *more]
+    environment = os.environ | {"OLLAMA_MODELS": str(store)}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
 
 
 def _numbers(version: str) -> list[int]:

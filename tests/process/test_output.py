@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
 import signal
 import socket
 import statistics
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.parts.log_lines import ALARMS, MEMORY_ALARMS, check_output
-from tests.parts.processes import EXIT_S, HOST_GRACE_S, START_S, hosted, linux_only, spawned, stopped
+from tests.parts.log_lines import ALARMS, MEMORY_ALARMS, check_output, is_complaint
+from tests.parts.processes import (
+    COMMAND,
+    EXIT_S,
+    HOST_GRACE_S,
+    START_S,
+    free_port,
+    hosted,
+    linux_only,
+    spawned,
+    stopped,
+)
 from tests.parts.streams import Request, ask, post
+
+BUSY_S = 0.1  # until a host that has other things to do reads what is there
 
 
 def test_a_busy_session_logs_lines_that_alarm_no_host(tiny_model: Path) -> None:
@@ -81,3 +96,33 @@ def test_a_host_that_stops_reading_our_output_stops_nothing_else(tiny_model: Pat
 def test_a_host_that_does_not_read_the_reason_cannot_keep_us(tmp_path: Path) -> None:
     with spawned("runner", "--model", str(tmp_path / "none"), "--port", "PORT", read=False) as running:
         assert running.process.wait(START_S) == 4
+
+
+def failing(folder: Path) -> subprocess.Popen[bytes]:
+    """A runner that cannot load its model; nobody reads its output yet."""
+    command = [COMMAND, "runner", "--model", str(folder / "none"), "--port", str(free_port())]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def read_as_v0_17(process: subprocess.Popen[bytes]) -> bytes:
+    """All that a busy host of v0.17 has read when the process ends. It closes the pipe then; the rest is lost."""
+    assert process.stderr is not None
+    pipe, read = process.stderr.fileno(), b""
+    while select.select([pipe], [], []):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(BUSY_S)
+            return read
+        read += os.read(pipe, 65536)
+    raise AssertionError
+
+
+@linux_only
+def test_a_busy_host_has_read_the_reason_when_the_runner_ends(tmp_path: Path) -> None:
+    with failing(tmp_path) as process:
+        assert is_complaint(read_as_v0_17(process).decode())
+        assert process.returncode == 4
+
+
+def test_a_host_that_never_reads_though_there_is_room_cannot_keep_us(tmp_path: Path) -> None:
+    with failing(tmp_path) as process:
+        assert process.wait(START_S) == 4

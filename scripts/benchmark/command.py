@@ -1,0 +1,114 @@
+"""The command line of scripts/bench.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmark import against, beside, inside, models, reference
+from benchmark.samples import Trouble
+
+DESCRIPTION = """\
+Start-up time and token rates, the last line of the output as one JSON object.
+
+Without --against four things are measured in turn, in every round:
+
+    spawn      a fresh `mlx-runner` process until the first 200 on /health
+    pipeline   the worker in this process, no HTTP
+    http       the same prompt sent to a runner that was spawned before
+    mlx-lm     the same prompt, in a process of its own: same weights, dtype and BLAS
+
+With --against DIR, the runners of two checkouts, this one and DIR, each installed in its own .venv: the same
+prompts to both in turn, and the quotients of their speeds.
+
+Decoding is greedy and end-of-sequence tokens are banned, so every request generates as many tokens as asked for,
+and the texts must be equal. Each prompt begins differently, so no prefix cache helps. Prefill speed is prompt
+tokens over the time to the first token; decode speed is the tokens after the first over the time that they took.
+"""
+
+EPILOG = """\
+examples:
+  scripts/bench.py                                       the demo model: 256 tokens in, 64 out, 5 rounds
+  scripts/bench.py --model smollm2                       a published model of 135 M parameters, fetched if need be
+  scripts/bench.py --model DIR --prompt 1024 --generate 128 --rounds 3
+  scripts/bench.py | tail -1 | python -m json.tool       the figures alone
+  scripts/bench.py --against ../before                   is this checkout as fast as that one?
+  scripts/bench.py --against .                           how much two runs of the same code differ
+
+On a shared machine trust the ratios, which are medians of quotients within a round, and not the absolute speeds.
+smollm2-dense is smollm2 as floats: mlx-lm multiplies by packed matrices as they are, and the runner, on a CPU, by
+floats. mlx-lm comes with `pip install -e '.[dev]'`; --without-mlx-lm leaves it out. Write what you learn, and what
+you lose, into scripts/BENCH.md.
+"""
+
+# Prompt tokens, generated tokens, rounds. Against a checkout rounds are short and many: what else happens on the
+# machine shall happen to both.
+BESIDE = (256, 64, 5)
+AGAINST = (128, 32, 48)
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.reference:
+        reference.serve(arguments.model)
+        return
+    size = (arguments.prompt, arguments.generate, arguments.rounds)
+    try:
+        if arguments.against is not None:
+            report = against.measure(arguments.model, arguments.against, *size)
+            table = against.print_table
+        else:
+            with_mlx_lm = not arguments.without_mlx_lm
+            report = beside.measure(arguments.model, *size, with_mlx_lm=with_mlx_lm)
+            table = beside.print_table
+    except (Trouble, inside.RunnerError) as error:
+        sys.exit(f"bench: {error}")
+    print_head(report)
+    table(report)
+    print()
+    print(json.dumps(report))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench.py",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    known = ", ".join((models.DEMO, *models.SMOLLM2))
+    add = parser.add_argument
+    add(
+        "--model",
+        metavar="MODEL",
+        default=models.DEMO,
+        help=f"{known} or a Hugging Face model directory (default: %(default)s)",
+    )
+    usual = "(default: {0}, with --against {1})"
+    shown = [usual.format(*both) for both in zip(BESIDE, AGAINST, strict=True)]
+    add("--prompt", metavar="N", type=int, help=f"prompt tokens {shown[0]}")
+    add("--generate", metavar="N", type=int, help=f"generated tokens {shown[1]}")
+    add("--rounds", metavar="R", type=int, help=f"rounds after a warm-up {shown[2]}")
+    add("--without-mlx-lm", action="store_true", help="measure our own side only")
+    add("--against", metavar="DIR", type=Path, help="another checkout, with a .venv of its own")
+    add("--reference", action="store_true", help=argparse.SUPPRESS)  # the mlx-lm process
+    arguments = parser.parse_args()
+    usual_size = BESIDE if arguments.against is None else AGAINST
+    for name, number in zip(("prompt", "generate", "rounds"), usual_size, strict=True):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, number)
+    if arguments.prompt < 2 or arguments.generate < 2 or arguments.rounds < 1:
+        parser.error("--prompt and --generate need at least 2, --rounds at least 1")
+    return arguments
+
+
+def print_head(report: dict[str, Any]) -> None:
+    where = report["machine"]
+    print(
+        f"{where['cpu']}, {where['cores']} cores, {where['system']}; MLX {where['mlx']} on {where['device']}\n"
+        f"{report['model']}: {report['prompt_tokens']} tokens in, {report['generated_tokens']} out,"
+        f" medians of {report['rounds']} rounds\n"
+    )

@@ -1,0 +1,142 @@
+"""The runner from inside: the only module of these scripts that imports it. When rooms move, this file follows.
+
+Knows nothing about HTTP or mlx-lm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.errors import RunnerError as RunnerError
+from runner.machine import device  # importing runner opens the BLAS before anything imports mlx
+from runner.machine.blas import blas_is_slow as blas_is_slow
+
+# isort: split
+import mlx.core as mx
+
+from benchmark.samples import Bias, Prompt, Sample, Trouble, decode_rate
+from runner.generation.alone import complete
+from runner.importing.importer import import_directory
+from runner.importing.quantizing import quantize
+from runner.loading.loaded_model import LoadedModel as LoadedModel
+from runner.loading.loader import load
+from runner.quantization.settings import KINDS as KINDS
+from runner.store import names
+from runner.store.resolve import DEMO_FOLDER as DEMO_FOLDER
+from runner.store.resolve import open_model
+from runner.text.tokenizer import Tokenizer as Tokenizer
+from runner.types import NS_PER_S, Chunk, Done, Event, Failed, GenerateRequest, SamplingOptions
+from runner.worker import Worker
+
+
+def device_kind() -> str:
+    """cpu, cuda or metal."""
+    return device.kind()
+
+
+def computed_dtype(stored: mx.Dtype) -> mx.Dtype:
+    """What the runner computes in with floats that are stored as these."""
+    return device.weight_dtype(stored)
+
+
+def tokenizer_of(model: str) -> Tokenizer:
+    """Without loading the model."""
+    files = open_model(model)
+    return Tokenizer(files.tokenizer_json, files.tokenizer_config, files.generation_config, files.config)
+
+
+# --- the worker, as bench.py measures it -----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def in_process(model: str) -> Iterator[Worker]:
+    """A worker thread of ours with the model loaded."""
+    worker = Worker(1, _die)
+    worker.start()
+    worker.load(model).result()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        worker.join(10)
+
+
+@dataclass(frozen=True)
+class Events:
+    """An outlet that always has room."""
+
+    queue: queue.SimpleQueue[Event]
+
+    def emit(self, event: Event) -> None:
+        self.queue.put(event)
+
+    def has_room(self) -> bool:
+        return True
+
+
+def run_pipeline(worker: Worker, prompt: Prompt, count: int, bias: Bias) -> Sample:
+    """One request through the worker, timed by its own counters."""
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    worker.generate(GenerateRequest(prompt.text, count, SamplingOptions(logit_bias=bias)), Events(events))
+    text: list[str] = []
+    tokens: dict[int, int] = {}
+    while True:
+        match events.get():
+            case Chunk() as chunk:
+                text.append(chunk.text)
+                tokens[chunk.usage.generated_tokens - 1] = chunk.token
+            case Failed() as failed:
+                raise Trouble(f"the pipeline failed: {failed.message}")
+            case Done(usage=usage):
+                return Sample(
+                    prefill=(usage.prompt_tokens - usage.cached_tokens) * NS_PER_S / usage.prompt_ns,
+                    decode=decode_rate(usage.generated_tokens, usage.generate_ns / NS_PER_S),
+                    first_s=usage.prompt_ns / NS_PER_S,
+                    text="".join(text),
+                    tokens=tokens,
+                )
+
+
+def _die(reason: str) -> None:
+    print(f"bench: {reason}", file=sys.stderr)
+    os._exit(1)
+
+
+# --- a loaded model, as perplexity.py asks it ------------------------------------------------------------
+
+
+def import_demo(root: Path, kind: str | None) -> tuple[str, int, int]:
+    """The demo model in a store, as one kind (None: as it is): its name, bytes of weights, number of parameters."""
+    name = names.parse(f"demo:{kind or 'floats'}")
+    assert name is not None
+    done = import_directory(
+        DEMO_FOLDER, name, root, None, lambda *progress: None, kind=kind, quantize=quantize
+    )
+    return str(name), done.weight_bytes, done.plan.parameters
+
+
+def loaded(name: str, root: Path, *, packed: bool) -> LoadedModel:
+    """A model of a store."""
+    return load(open_model(name, root), lambda share: None, packed=packed)
+
+
+def forward(model: LoadedModel) -> Callable[[mx.array], mx.array]:
+    """Token ids [B,L] -> logits [B,L,V], without a past."""
+
+    def logits(tokens: mx.array) -> mx.array:
+        memory = model.model.make_memory()
+        return model.model.logits(model.model(tokens, memory.span(tokens.shape[1]), memory))
+
+    return logits
+
+
+def answer(model: LoadedModel, prompt: str, count: int) -> str:
+    """At most so many tokens, greedy."""
+    events = complete(model, GenerateRequest(prompt, count))
+    return "".join(event.text for event in events if isinstance(event, Chunk))

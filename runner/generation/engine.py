@@ -12,7 +12,7 @@ Knows nothing about threads, queues or HTTP.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from runner.errors import EmptyPrompt, RunnerError
 from runner.generation.generation import End, Generation, token_limit
@@ -27,8 +27,7 @@ from runner.types import Cancelled, Failed, GenerateRequest, Outlet, Started
 RELEASE_EVERY = 256  # generated tokens between two returns of unused buffers
 
 
-@dataclass(frozen=True, slots=True)
-class _Unread:
+class _Unread(NamedTuple):
     """A draw that was begun and not read yet."""
 
     generation: Generation

@@ -8,19 +8,17 @@ Knows nothing about arrays: standard library only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(NamedTuple):
     """A request takes up a slot: it keeps the first `matched` positions and may need `total` in all."""
 
     matched: int
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class RowPlan:
+class RowPlan(NamedTuple):
     """What is fed to one slot in this step.
 
     ids: token ids, never empty; None for the token drawn for this slot last, which may still be on the device.
@@ -35,8 +33,7 @@ class RowPlan:
     checkpoint: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StepPlan:
+class StepPlan(NamedTuple):
     """The rows of one step, each of another slot."""
 
     rows: tuple[RowPlan, ...]

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -40,8 +41,7 @@ from runner.types import SamplingOptions
 LARGE = 1e15  # options are cut to this size: none of them, nor two together, overflows float32 into a NaN
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
+class Drawn(NamedTuple):
     """A draw as numbers. top: (token id, log-probability), most probable first."""
 
     token: int
@@ -49,8 +49,7 @@ class Drawn:
     top: tuple[tuple[int, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(NamedTuple):
     """One token [1] uint32 and, if asked for, log-probabilities; nothing is evaluated yet."""
 
     token: mx.array
@@ -74,13 +73,21 @@ class Chain:
     penalties: Sequence[Penalty]
     narrow: Callable[[mx.array], Candidates] | None  # None: greedy
 
-    def __call__(self, raw: mx.array, counts: mx.array | None, key: mx.array) -> mx.array:
-        """Raw logits [V], occurrences [V] (None: no penalties), key [1] -> a token [1]."""
+    @property
+    def is_greedy(self) -> bool:
+        """Whether it needs no key."""
+        return self.narrow is None
+
+    def __call__(self, raw: mx.array, counts: mx.array | None, key: mx.array | None) -> mx.array:
+        """Raw logits [V], occurrences [V] (None: no penalties), key [1] (None: greedy) -> a token [1]."""
         logits = raw if self.bias is None else self.bias(raw)
         if counts is not None:
             for penalise in self.penalties:
                 logits = penalise(logits, counts)
-        return largest(logits) if self.narrow is None else drawn(self.narrow(logits), key)
+        if self.narrow is None:
+            return largest(logits)
+        assert key is not None
+        return drawn(self.narrow(logits), key)
 
 
 class Sampler:
@@ -107,7 +114,8 @@ class Sampler:
         if self._mask is not None:
             raw = self._mask(raw)
         counts = None if self._history is None else self._history.counts
-        token = self._chain(raw, counts, words(draw_key(self._seed, self._drawn)))
+        key = None if self._chain.is_greedy else words(draw_key(self._seed, self._drawn))
+        token = self._chain(raw, counts, key)
         self._drawn += 1
         if self._history is not None:
             self._history.add(token)

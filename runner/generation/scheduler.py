@@ -29,10 +29,18 @@ class Scheduler:
 
     def plan(self) -> StepPlan:
         """The next step; without rows if all that are live rest or have their last token drawn."""
-        awake = [row for row in self.rows if row.outlet.has_room()]
-        decoding = [_decode(row) for row in awake if not row.is_prefilling and row.wants_draw]
-        feeding = next((row for row in awake if row.is_prefilling), None)
-        return StepPlan((*decoding, *([] if feeding is None else [self._feed(feeding)])))
+        plans: list[RowPlan] = []
+        feeding: Generation | None = None
+        for row in self.rows:
+            if not row.outlet.has_room():
+                continue
+            if row.is_prefilling:
+                feeding = feeding or row
+            elif row.wants_draw:
+                plans.append(_decode(row))
+        if feeding is not None:
+            plans.append(self._feed(feeding))
+        return StepPlan(tuple(plans))
 
     def _feed(self, row: Generation) -> RowPlan:
         """The next chunk of a prompt; its tail goes alone, since only behind it logits are wanted."""

@@ -9,7 +9,7 @@ Knows nothing about requests, options or text.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -23,8 +23,7 @@ Logits = mx.array
 """[1,V], raw."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """A draw on its way. finite: whether all logits were, where somebody wants to know."""
 
     draw: Draw

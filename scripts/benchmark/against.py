@@ -19,7 +19,7 @@ from benchmark.samples import Bias, Prompt, Sample, Trouble, interval, median, r
 from benchmark.servers import command_of, run_http, spawned
 
 OURS = Path(__file__).parent.parent.parent
-ROUNDS_A_START = 4
+ROUNDS_A_START = 8
 SIDES = (0, 1)
 
 Pair = tuple[Sample, Sample]

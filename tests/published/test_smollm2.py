@@ -23,7 +23,7 @@ NEAR = 1e-3  # logits that are nearer than this may change places where sums are
 
 SKY = question("Why is the sky blue?")
 SKY_COUNT = 28
-COUNT = 8  # tokens of each other answer; a token takes about a tenth of a second
+COUNT = 6  # tokens of each other answer; a token takes about a tenth of a second
 PROMPTS = [
     question("What is the capital of France?"),
     question("What is 7 plus 5?"),

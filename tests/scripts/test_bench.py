@@ -1,0 +1,82 @@
+"""scripts/bench.py: what its last line says of runs too short to mean anything."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.parts.checkpoints import checkpoint, floats
+from tests.parts.quantized import Q4, in_mlx_spelling, section
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from benchmark.samples import interval  # noqa: E402
+
+SHORT = ["--prompt", "8", "--generate", "4", "--rounds", "2"]
+RUN_S = 300.0
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / "scripts/bench.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=RUN_S)
+
+
+def report(*arguments: str | Path) -> dict[str, Any]:
+    """The last line."""
+    done = run(*arguments, *SHORT)
+    assert done.returncode == 0, done.stderr
+    last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return last
+
+
+@pytest.mark.slow
+def test_packed_weights_are_measured_beside_mlx_lm(tmp_path: Path) -> None:
+    tensors = in_mlx_spelling(floats(), lambda path: Q4)
+    folder = checkpoint(tmp_path / "packed", tensors, quantization=section(Q4))
+    measured = report("--model", folder)
+    assert list(measured["tokens_per_s"]) == ["pipeline", "http", "http client", "mlx-lm"]
+    assert measured["greedy"]["pipeline_equals_http"]
+    assert measured["greedy"]["pipeline_equals_mlx_lm"]
+
+
+@pytest.mark.slow
+def test_two_checkouts_are_measured_round_by_round(tiny_model: Path) -> None:
+    measured = report("--model", tiny_model, "--against", ROOT)
+    assert measured["same_text"]
+    for what in ("prefill", "decode"):
+        found = measured["this / other"][what]
+        low, high = found["95%"]
+        assert len(found["rounds"]) == 2
+        assert low <= found["median"] <= high
+
+
+def test_a_checkout_without_an_installed_runner_is_named(tmp_path: Path) -> None:
+    done = run("--against", tmp_path)
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"bench: {tmp_path}/.venv/bin/mlx-runner is not there: run scripts/install in {tmp_path}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "first", "last"), [(5, 1, 5), (6, 1, 6), (12, 3, 10), (24, 7, 18), (100, 40, 61)]
+)
+def test_the_median_lies_between_the_values_that_tables_name(count: int, first: int, last: int) -> None:
+    """Ranks from 1, as in printed tables of distribution-free intervals; of fewer than six values, the range."""
+    assert interval(range(1, count + 1)) == (first, last)
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=60))
+def test_the_order_of_values_makes_no_interval(values: list[float]) -> None:
+    low, high = interval(values)
+    assert min(values) <= low <= high <= max(values)
+    assert interval(values[::-1]) == (low, high)

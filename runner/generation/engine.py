@@ -12,7 +12,6 @@ Knows nothing about threads, queues or HTTP.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from runner.errors import EmptyPrompt, RunnerError
 from runner.generation.generation import End, Generation, token_limit
@@ -27,13 +26,6 @@ from runner.types import Cancelled, Failed, GenerateRequest, Outlet, Started
 RELEASE_EVERY = 256  # generated tokens between two returns of unused buffers
 
 
-class _Unread(NamedTuple):
-    """A draw that was begun and not read yet."""
-
-    generation: Generation
-    pending: Pending
-
-
 class Engine:
     """Belongs to the MLX thread."""
 
@@ -45,8 +37,8 @@ class Engine:
         self._housekeep = housekeep
         self._scheduler = Scheduler(loaded.prefill_chunk)
         self._stepper = Stepper(loaded.model, loaded.slots)
-        self._unread: list[_Unread] = []
-        self._stepping: set[int] = set()  # slots of the rows that an exception now would hit
+        self._unread: list[tuple[Generation, Pending]] = []  # draws that were begun
+        self._stepping: list[Generation] = []  # whom an exception now would hit
 
     @property
     def is_live(self) -> bool:
@@ -94,37 +86,34 @@ class Engine:
 
     def advance(self) -> bool:
         """One step of every row that can go; False if none could."""
-        self._cancel([row for row in self._scheduler.rows if row.cancelled.is_set()])
-        plan, unread = self._scheduler.plan(), self._unread
-        self._stepping = {row.slot for row in plan.rows} | {one.generation.slot for one in unread}
+        self._stepping = []
+        for row in self._scheduler.gone():
+            self._end(row, "cancelled")
+        rows, plan = self._scheduler.plan()
+        unread = self._unread
+        self._stepping = [*rows, *(row for row, _ in unread)]
         logits = self._stepper.forward(plan)
-        self._unread = [
-            self._draw(row, logits[row.slot]) for row in self._scheduler.rows if row.slot in logits
-        ]
-        self._stepper.begin(one.pending for one in self._unread)
-        if not all(row.logits for row in plan.rows):
+        self._unread = [(row, self._draw(row, logits[row.slot])) for row in rows if row.slot in logits]
+        self._stepper.begin(pending for _, pending in self._unread)
+        if len(logits) < len(rows):  # a chunk of a prompt was fed
             self._housekeep()
-        for one in unread:
-            self._read(one.generation, one.pending)
-        return bool(plan.rows or unread)
+        for row, pending in unread:
+            self._read(row, pending)
+        return bool(self._stepping)
 
     def fail(self, message: str) -> None:
         """An exception came out of `advance`: every row that took part ends, and its slot is empty."""
-        for row in [row for row in self._scheduler.rows if row.slot in self._stepping]:
+        for row in [row for row in self._scheduler.rows if row in self._stepping]:
             self._fail(row, Failed(message))
 
     def cancel(self) -> None:
         """End every request."""
-        self._cancel(list(self._scheduler.rows))
-
-    def _cancel(self, rows: list[Generation]) -> None:
-        self._stepping = {row.slot for row in rows}
-        for row in rows:
+        self._stepping = []
+        for row in list(self._scheduler.rows):
             self._end(row, "cancelled")
 
-    def _draw(self, row: Generation, logits: Logits) -> _Unread:
-        pending = self._stepper.draw(row.slot, logits, row.sampler, check=row.drawn == 1)
-        return _Unread(row, pending)
+    def _draw(self, row: Generation, logits: Logits) -> Pending:
+        return self._stepper.draw(row.slot, logits, row.sampler, check=row.drawn == 1)
 
     def _read(self, row: Generation, pending: Pending) -> None:
         try:
@@ -134,12 +123,11 @@ class Engine:
             return
         if end is not None:
             self._end(row, end)
-        elif (
-            row.meter.generated % RELEASE_EVERY == 1
-        ):  # also after the first token, to drop prefill's buffers
+        elif row.meter.generated % RELEASE_EVERY == 1:  # after the first token, too: prefill's buffers
             self._housekeep()
 
     def _end(self, row: Generation, end: End) -> None:
+        self._stepping.append(row)
         self._loaded.slots.give(row.slot, row.known)
         row.finish(end)
         self._leave(row)
@@ -152,5 +140,5 @@ class Engine:
     def _leave(self, row: Generation) -> None:
         self._scheduler.rows.remove(row)
         self._stepper.forget(row.slot)
-        self._unread = [one for one in self._unread if one.generation is not row]
+        self._unread = [one for one in self._unread if one[0] is not row]
         self._housekeep()

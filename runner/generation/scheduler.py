@@ -27,9 +27,13 @@ class Scheduler:
         self._chunk = chunk
         self.rows: list[Generation] = []
 
-    def plan(self) -> StepPlan:
-        """The next step; without rows if all that are live rest or have their last token drawn."""
-        plans: list[RowPlan] = []
+    def gone(self) -> list[Generation]:
+        """Those whose answers nobody wants any more."""
+        return [row for row in self.rows if row.cancelled.is_set()]
+
+    def plan(self) -> tuple[list[Generation], StepPlan]:
+        """The next step, and whose rows it has; none if all that are live rest or have their last token drawn."""
+        rows: list[Generation] = []
         feeding: Generation | None = None
         for row in self.rows:
             if not row.outlet.has_room():
@@ -37,10 +41,12 @@ class Scheduler:
             if row.is_prefilling:
                 feeding = feeding or row
             elif row.wants_draw:
-                plans.append(_decode(row))
+                rows.append(row)
+        plans = [_decode(row) for row in rows]
         if feeding is not None:
+            rows.append(feeding)
             plans.append(self._feed(feeding))
-        return StepPlan(tuple(plans))
+        return rows, StepPlan(tuple(plans))
 
     def _feed(self, row: Generation) -> RowPlan:
         """The next chunk of a prompt; its tail goes alone, since only behind it logits are wanted."""

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmark import against, beside, inside, models, reference
+from benchmark import against, beside, inside, models, plots, reference
 from benchmark.samples import Trouble
 
 DESCRIPTION = """\
@@ -22,7 +22,8 @@ Without --against four things are measured in turn, in every round:
     mlx-lm     the same prompt, in a process of its own: same weights, dtype and BLAS
 
 With --against DIR, the runners of two checkouts, this one and DIR, each installed in its own .venv: the same
-prompts to both in turn, and the quotients of their speeds.
+prompts to both in turn, and the quotients of their speeds. With --draw FILE nothing is measured: what was printed
+before becomes a picture.
 
 Decoding is greedy and end-of-sequence tokens are banned, so every request generates as many tokens as asked for,
 and the texts must be equal. Each prompt begins differently, so no prefix cache helps. Prefill speed is prompt
@@ -37,6 +38,7 @@ examples:
   scripts/bench.py | tail -1 | python -m json.tool       the figures alone
   scripts/bench.py --against ../before                   is this checkout as fast as that one?
   scripts/bench.py --against .                           how much the same code differs from itself
+  scripts/bench.py --draw speed.svg one.json two.json    a picture of saved reports
   OPENBLAS_NUM_THREADS=1 scripts/bench.py --against ../before --rounds 320      closer: five minutes on a CPU
 
 On a shared machine trust the ratios, which are medians of quotients within a round, and not the absolute speeds.
@@ -58,6 +60,9 @@ def main() -> None:
         return
     size = (arguments.prompt, arguments.generate, arguments.rounds)
     try:
+        if arguments.draw is not None:
+            plots.draw(arguments.reports, arguments.draw)
+            return
         if arguments.against is not None:
             report = against.measure(arguments.model, arguments.against, *size)
             table = against.print_table
@@ -95,12 +100,16 @@ def parse() -> argparse.Namespace:
     add("--rounds", metavar="R", type=int, help=f"rounds after a warm-up {shown[2]}")
     add("--without-mlx-lm", action="store_true", help="measure our own side only")
     add("--against", metavar="DIR", type=Path, help="another checkout, with a .venv of its own")
+    add("--draw", metavar="FILE", type=Path, help="draw the REPORTs into this file, .svg or .png")
+    add("reports", metavar="REPORT", nargs="*", type=Path, help="what this command printed, with --draw")
     add("--reference", action="store_true", help=argparse.SUPPRESS)  # the mlx-lm process
     arguments = parser.parse_args()
     usual_size = BESIDE if arguments.against is None else AGAINST
     for name, number in zip(("prompt", "generate", "rounds"), usual_size, strict=True):
         if getattr(arguments, name) is None:
             setattr(arguments, name, number)
+    if bool(arguments.reports) != (arguments.draw is not None):
+        parser.error("--draw needs at least one REPORT, and a REPORT needs --draw")
     if arguments.prompt < 2 or arguments.generate < 2 or arguments.rounds < 1:
         parser.error("--prompt and --generate need at least 2, --rounds at least 1")
     return arguments

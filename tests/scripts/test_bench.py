@@ -80,3 +80,33 @@ def test_the_order_of_values_makes_no_interval(values: list[float]) -> None:
     low, high = interval(values)
     assert min(values) <= low <= high <= max(values)
     assert interval(values[::-1]) == (low, high)
+
+
+def saved(folder: Path, **speeds: float) -> Path:
+    """A report as the last line of an output."""
+    tokens = {side: {"prefill": 10 * speed, "decode": speed} for side, speed in speeds.items()}
+    where = {"device": "cpu", "cpu": "a processor"}
+    line = {"model": "tiny", "date": "2026-11-21", "machine": where, "tokens_per_s": tokens}
+    path = folder / "report.txt"
+    path.write_text("a table for people\n" + json.dumps(line))
+    return path
+
+
+def test_saved_reports_become_a_picture_that_shows_their_figures(tmp_path: Path) -> None:
+    picture = tmp_path / "speed.svg"
+    path = saved(tmp_path, **{"pipeline": 123.0, "http client": 45.0, "mlx-lm": 67.0})
+    done = run("--draw", picture, path, path)
+    assert done.returncode == 0, done.stderr
+    drawn = picture.read_text()
+    for text in ("1230", "123", "45", "67", "tiny, decode", "over HTTP", "a processor"):
+        assert f"<!-- {text}" in drawn or text in drawn
+
+
+@pytest.mark.parametrize("content", ["", "no JSON", '{"tokens_per_s": {"this": {}}}', "[]"])
+def test_what_is_no_report_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "other.txt"
+    path.write_text(content)
+    done = run("--draw", tmp_path / "speed.svg", path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"bench: {path}")
+    assert len(done.stderr.splitlines()) == 1

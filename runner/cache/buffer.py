@@ -17,11 +17,7 @@ class Buffer:
 
     def __init__(self) -> None:
         self._array: mx.array | None = None
-
-    @property
-    def rows(self) -> int:
-        """R, 0 before the first `resize`."""
-        return 0 if self._array is None else self._array.shape[2]
+        self.rows = 0  # R; an array's shape is slow to ask for, and every write of every layer asks
 
     @property
     def nbytes(self) -> int:
@@ -30,17 +26,18 @@ class Buffer:
     def resize(self, rows: int, like: mx.array, kept: slice = slice(0)) -> None:
         """Take room for `rows` rows of `like`'s kind, of which the first are the `kept` ones of now."""
         batch, heads, _, width = like.shape
-        count = 0 if self._array is None else len(range(self.rows)[kept])
+        count = len(range(self.rows)[kept])
         room = mx.zeros((batch, heads, rows - count, width), like.dtype)
         if self._array is None or count == 0:
             self._array = room
         else:
             self._array = mx.concatenate([self._array[..., kept, :], room], axis=2)
+        self.rows = rows
 
-    def write(self, start: int, new: mx.array) -> None:
-        """Rows [start, start + L) become `new` [B,H,L,D]."""
+    def write(self, start: int, end: int, new: mx.array) -> None:
+        """Rows [start, end) become `new` [B,H,end-start,D]."""
         assert self._array is not None
-        self._array[..., start : start + new.shape[2], :] = new
+        self._array[..., start:end, :] = new
 
     def read(self, start: int, end: int) -> mx.array:
         """Rows [start, end), [B,H,end-start,D]; to be used in this forward and not kept, or a write would copy."""

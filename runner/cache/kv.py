@@ -45,7 +45,7 @@ class KVCache:
         scale: float,
         sinks: mx.array | None = None,
     ) -> mx.array:
-        self._write(keys, values)
+        self._write(keys, values, span.length)
         return self.look(queries, span, scale=scale, sinks=sinks)
 
     def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
@@ -77,14 +77,14 @@ class KVCache:
     def arrays(self) -> list[mx.array]:
         return self._keys.arrays() + self._values.arrays()
 
-    def _write(self, keys: mx.array, values: mx.array) -> None:
-        start, end = self.offset, self.offset + keys.shape[2]
-        if end > self.capacity:
-            rows = roomy(end, self._wanted, self.capacity)
+    def _write(self, keys: mx.array, values: mx.array, length: int) -> None:
+        start, end = self.offset, self.offset + length
+        if end > self._keys.rows:
+            rows = roomy(end, self._wanted, self._keys.rows)
             self._keys.resize(rows, keys, slice(start))
             self._values.resize(rows, values, slice(start))
-        self._keys.write(start, keys)
-        self._values.write(start, values)
+        self._keys.write(start, end, keys)
+        self._values.write(start, end, values)
         self.offset = end
 
     def _shown(self, length: int) -> tuple[int, int]:

@@ -37,7 +37,7 @@ class LatentCache:
         start, end = self.offset, self.offset + new.shape[2]
         if end > self._rows.rows:
             self._rows.resize(roomy(end, self._wanted, self._rows.rows), new, slice(start))
-        self._rows.write(start, new)
+        self._rows.write(start, end, new)
         self.offset = end
 
     def look(self, queries: mx.array, span: Span, *, scale: float) -> mx.array:

@@ -44,12 +44,12 @@ class RotatingKVCache(WindowedKVCache):
     def reserve(self, total: int) -> None:
         """The room is the same for every total."""
 
-    def _write(self, keys: mx.array, values: mx.array) -> None:
-        length = keys.shape[2]
-        if self._used + length > self.capacity:
+    def _write(self, keys: mx.array, values: mx.array, length: int) -> None:
+        if self._used + length > self._keys.rows:
             self._move(length, keys, values)
-        self._keys.write(self._used, keys)
-        self._values.write(self._used, values)
+        start, end = self._used, self._used + length
+        self._keys.write(start, end, keys)
+        self._values.write(start, end, values)
         self.offset += length
 
     def _move(self, length: int, keys: mx.array, values: mx.array) -> None:

@@ -34,6 +34,7 @@ def read(path: Path) -> dict[str, Any]:
 def draw(reports: Sequence[Path], target: Path) -> None:
     """Write one picture of all reports; its suffix decides the format. Raises Trouble."""
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
         raise Trouble("drawing needs matplotlib: .venv/bin/pip install -e '.[dev]'") from None
@@ -45,8 +46,9 @@ def draw(reports: Sequence[Path], target: Path) -> None:
             bars(panel, run, phase)
     where = runs[0]["machine"]
     figure.suptitle(f"tokens a second on {where['device']} ({where['cpu']}), {runs[0]['date']}", fontsize=9)
-    # Without a date of its own, so that the same reports give the same file.
-    figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
+    # Text stays text; without a date of its own, and with names that are not random, a picture is reproducible.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mlx-runner"}):
+        figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
 
 
 def bars(panel: Any, run: dict[str, Any], phase: str) -> None:

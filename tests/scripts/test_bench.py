@@ -98,7 +98,15 @@ def test_saved_reports_become_a_picture_that_shows_their_figures(tmp_path: Path)
     done = run("--draw", picture, path, path)
     assert done.returncode == 0, done.stderr
     drawn = picture.read_text()
-    for text in ("1230", "123", "45", "67", "tiny, decode", "over HTTP", "tokens a second on cpu (a processor)"):
+    for text in (
+        "1230",
+        "123",
+        "45",
+        "67",
+        "tiny, decode",
+        "over HTTP",
+        "tokens a second on cpu (a processor)",
+    ):
         assert f">{text}" in drawn
 
 

@@ -13,11 +13,15 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ollama/ollama/cmd"
 )
+
+// How long a last line has to be read before this process ends.
+const unread = 200 * time.Millisecond
 
 func main() {
 	if isMLXRunner(os.Args[1:]) {
@@ -48,5 +52,6 @@ func becomeRunner(arguments []string) {
 		err = syscall.Exec(path, append([]string{path}, arguments...), os.Environ())
 	}
 	fmt.Fprintf(os.Stderr, "Error: mlx-runner cannot be started (OLLAMA_MLX_RUNNER=%q): %v\n", name, err)
+	time.Sleep(unread) // v0.17.4 shows the last line that it read before it saw the end
 	os.Exit(1)
 }

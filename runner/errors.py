@@ -3,7 +3,8 @@
     RunnerError                  500
     |-- BadRequest               400   the request itself: the message names the value and the limit
     |   |-- EmptyPrompt          400
-    |   `-- PromptTooLong        400
+    |   |-- PromptTooLong        400
+    |   `-- BadGrammar           400   a schema or grammar that cannot be held to
     |-- ModelNotLoaded           503
     |-- Busy                     503   the queue is full
     |-- ShuttingDown             503
@@ -44,6 +45,16 @@ class PromptTooLong(BadRequest):
         super().__init__(
             f"input length ({tokens} tokens) exceeds the model's maximum context length ({limit} tokens)"
         )
+
+
+class BadGrammar(BadRequest):
+    """The first words are the host's own, and so is the length: clients look for the one, hosts cut the other."""
+
+    LONGEST = 450
+
+    def __init__(self, reason: str) -> None:
+        shown = reason if len(reason) <= self.LONGEST else f"{reason[: self.LONGEST]}..."
+        super().__init__(f"invalid structured output grammar: {shown}")
 
 
 class ModelNotLoaded(RunnerError):

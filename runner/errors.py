@@ -54,7 +54,8 @@ class BadGrammar(BadRequest):
 
     def __init__(self, reason: str) -> None:
         shown = reason if len(reason) <= self.LONGEST else f"{reason[: self.LONGEST]}..."
-        super().__init__(f"invalid structured output grammar: {shown}")
+        whole = shown.encode(errors="backslashreplace").decode()  # half a character cannot be sent
+        super().__init__(f"invalid structured output grammar: {whole}")
 
 
 class ModelNotLoaded(RunnerError):

@@ -31,7 +31,7 @@ def written(writer: Writer, place: Place, value: Schema, depth: int, context: Co
     if not isinstance(required, list) or not all(isinstance(key, str) for key in required):
         raise wrong(place, "required", "a list of keys")
     for key in required:
-        _check_key(place, key)
+        values.text(place, key)
     if "properties" in value:
         own["properties"] = _schemas(writer, place, "properties", depth)
     if "patternProperties" in value:
@@ -56,16 +56,10 @@ def _schemas(writer: Writer, place: Place, keyword: str, depth: int) -> Schema:
         raise wrong(place, keyword, "an object of schemas")
     written: Schema = {}
     for name in inside:
-        _check_key(place, name)
-        written[name] = writer.standalone(writer.document.child(place, keyword, name), depth + 1)
-    return written
-
-
-def _check_key(place: Place, key: str) -> None:
-    if len(key) > values.MAX_TEXT:
-        raise BadGrammar(
-            f"a key of {place.where} has {len(key):,} characters; the limit is {values.MAX_TEXT:,}"
+        written[values.text(place, name)] = writer.standalone(
+            writer.document.child(place, keyword, name), depth + 1
         )
+    return written
 
 
 def _pattern_properties(writer: Writer, place: Place, depth: int, own: Schema) -> None:

@@ -76,7 +76,7 @@ class Document:
         name = value.get(self.id_key) if isinstance(value, dict) else None
         if not isinstance(name, str) or name.startswith("#") or self.stands_alone(value):
             return Place(value, pointer, base)
-        return Place(value, pointer, urldefrag(urljoin(base, name)).url)
+        return Place(value, pointer, self._uri(base, name)[0])
 
     def stands_alone(self, value: object) -> bool:
         return self.lonely and isinstance(value, dict) and "$ref" in value
@@ -133,9 +133,7 @@ class Document:
         reference = place.value["$ref"]
         if not isinstance(reference, str):
             raise BadGrammar(f'"$ref" at {place.where} must be a string')
-        start = place.base + reference if reference.startswith("#") else urljoin(place.base, reference)
-        uri, fragment = urldefrag(start)
-        fragment = unquote(fragment)
+        uri, fragment = self._uri(place.base, reference)
         found = self.resources.get(uri)
         if found and fragment.startswith("/"):
             found = self._pointed(found, fragment[1:].split("/"))
@@ -144,6 +142,16 @@ class Document:
         if found is None:
             raise BadGrammar(f'"$ref" at {place.where} names {reference!r}, which is not in the schema')
         return found
+
+    def _uri(self, base: str, reference: str) -> tuple[str, str]:
+        """The URI without its fragment, and the fragment."""
+        try:
+            uri, fragment = urldefrag(
+                base + reference if reference.startswith("#") else urljoin(base, reference)
+            )
+        except ValueError as error:
+            raise BadGrammar(f"{reference!r} is no URI: {error}") from error
+        return uri, unquote(fragment)
 
     def _pointed(self, place: Place, steps: list[str]) -> Place | None:
         for escaped in steps:

@@ -10,7 +10,7 @@ import math
 from runner.errors import BadGrammar
 from runner.grammar.keywords import IN_PLACE
 from runner.grammar.references import Document, Place
-from runner.grammar.values import MAX_DIGITS, MAX_MULTIPLE, Unsupported, behind, digits
+from runner.grammar.values import MAX_DIGITS, MAX_MULTIPLE, Unsupported, behind, digits, finite
 
 # A tree is walked for each value, and trees share branches: this bounds all walks of a schema together.
 MAX_STEPS = 200_000
@@ -150,7 +150,7 @@ def names(tree: list[Place]) -> dict[str, object]:
 def check_multiples(tree: list[Place]) -> None:
     """Several `multipleOf` of one value become their least common multiple, which has the limit of one."""
     known = [value["multipleOf"] for value in values(tree) if "multipleOf" in value]
-    numbers = [exact for exact in known if isinstance(exact, int | float) and 0 < exact < 1e15]
+    numbers = [exact for exact in known if finite(exact) and 0 < exact < 1e15]
     if len(numbers) < 2:
         return
     places = max(behind(exact) for exact in numbers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from typing import TypeGuard
 
 from runner.errors import BadGrammar
 from runner.grammar.keywords import TYPES
@@ -45,7 +46,7 @@ def types(place: Place, declared: object) -> object:
 
 
 def count(place: Place, keyword: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != int(value):
+    if not finite(value) or value < 0 or value != int(value):
         raise wrong(place, keyword, f"a whole number from 0, not {value!r}")
     limit = MAX_LEAST if keyword.startswith("min") else MAX_MOST
     if value > limit:
@@ -66,8 +67,14 @@ def bound(place: Place, keyword: str, value: object) -> int | float:
     return int(exact) if exact == int(exact) else exact
 
 
+def finite(value: object) -> TypeGuard[int | float]:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def number(place: Place, keyword: str, value: object) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not finite(value):
         raise wrong(place, keyword, f"a number, not {value!r}")
     return value
 
@@ -76,7 +83,7 @@ def multiple(place: Place, value: object) -> int | float:
     exact = number(place, "multipleOf", value)
     if exact <= 0:
         raise wrong(place, "multipleOf", f"a number above 0, not {value!r}")
-    if digits(exact) > MAX_MULTIPLE:
+    if exact > MAX_NUMBER or digits(exact) > MAX_MULTIPLE:
         raise Unsupported("multipleOf", f"is {value}, which has more than five digits")
     return int(exact) if exact == int(exact) else exact
 
@@ -93,6 +100,17 @@ def digits(exact: int | float, places: int = 0) -> int:
     return int(Decimal(repr(exact)).scaleb(max(behind(exact), places)))
 
 
+def text(place: Place, value: str) -> str:
+    """A string that an answer holds."""
+    if len(value) > MAX_TEXT:
+        raise BadGrammar(
+            f"a string at {place.where} has {len(value):,} characters; the limit is {MAX_TEXT:,}"
+        )
+    if any("\ud800" <= sign <= "\udfff" for sign in value):
+        raise BadGrammar(f"a string at {place.where} holds half a character (a surrogate)")
+    return value
+
+
 def constant(place: Place, keyword: str, value: object) -> object:
     """A value of `enum` or `const`. -0.0 and 1.0 are written as the whole numbers that they equal."""
     if isinstance(value, bool) or value is None:
@@ -103,13 +121,9 @@ def constant(place: Place, keyword: str, value: object) -> object:
             raise Unsupported(keyword, f"holds {value}, beyond 2**53")
         return int(value) if value == int(value) else bound(place, keyword, value)
     if isinstance(value, str):
-        if len(value) > MAX_TEXT:
-            raise BadGrammar(
-                f'"{keyword}" at {place.where} holds {len(value):,} characters; the limit is {MAX_TEXT:,}'
-            )
-        return value
+        return text(place, value)
     if isinstance(value, list):
         return [constant(place, keyword, item) for item in value]
     if isinstance(value, dict):
-        return {key: constant(place, keyword, item) for key, item in value.items()}
+        return {text(place, key): constant(place, keyword, item) for key, item in value.items()}
     raise wrong(place, keyword, f"JSON, not {value!r}")

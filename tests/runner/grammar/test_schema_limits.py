@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from runner.errors import BadGrammar
+from runner.grammar.keywords import ENFORCED, REFUSED, TYPES
 from runner.grammar.schema import prepare
 from tests.parts.byte_matcher import compiled
 
@@ -37,8 +41,16 @@ HOSTILE: list[tuple[str, Any, str]] = [
     ("many subschemas", {"properties": keys(10_001)}, "more than 10,000 subschemas"),
     ("many optional keys", {"properties": keys(1_001)}, "1,001 that are not required; the limit is 1,000"),
     ("many required keys", {"required": list(keys(50_000))}, "names 50,000 keys; the limit is 4,000"),
-    ("a long key", {"properties": {"k" * 400_000: {}}}, "has 400,000 characters; the limit is 10,000"),
-    ("a long constant", {"const": "x" * 900_000}, "holds 900,000 characters; the limit is 10,000"),
+    (
+        "a long key",
+        {"properties": {"k" * 400_000: {}}},
+        "a string at the root has 400,000 characters; the limit is 10,000",
+    ),
+    (
+        "a long constant",
+        {"const": "x" * 900_000},
+        "a string at the root has 900,000 characters; the limit is 10,000",
+    ),
     ("many constants", {"enum": [f"s{number}" for number in range(100_000)]}, "more than 20,000"),
     (
         "constants and a pattern",
@@ -127,3 +139,36 @@ def test_a_hostile_pattern_is_an_error_that_says_its_limit(name: str, pattern: s
 @pytest.mark.parametrize(("name", "schema"), HONEST, ids=[name for name, _ in HONEST])
 def test_a_large_schema_compiles(name: str, schema: Any) -> None:
     compiled(schema)
+
+
+KEYWORDS = st.sampled_from(
+    [*ENFORCED, *REFUSED, "$defs", "$id", "$schema", "$anchor", "definitions", "then", "x"]
+)
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.sampled_from([10**400, "#", "#/$defs/x", "http://[", "\ud800", *TYPES]),
+    st.text(max_size=5),
+)
+ANYTHING = st.recursive(
+    LEAVES,
+    lambda inside: st.one_of(st.lists(inside, max_size=3), st.dictionaries(KEYWORDS, inside, max_size=4)),
+    max_leaves=12,
+)
+
+
+@given(ANYTHING, st.booleans())
+@example({"allOf": [{"multipleOf": True}, {"multipleOf": 2}]}, False)
+@example({"minLength": float("inf")}, False)
+@example({"$id": "http://["}, False)
+@example({"const": "\ud800"}, False)
+@example({"properties": {"\ud800": {}}}, False)
+def test_whatever_is_sent_is_prepared_or_refused(schema: Any, lenient: bool) -> None:
+    try:
+        prepared = prepare(schema, lenient)
+    except BadGrammar as refusal:
+        str(refusal).encode()
+    else:
+        json.dumps(prepared.schema, ensure_ascii=False, allow_nan=False).encode()

@@ -18,6 +18,8 @@ KEYS = st.sampled_from(["a", "b", "ab", 'q"', "é"])
 COUNTS = st.integers(0, 3)
 NUMBERS = st.sampled_from([-2, 0, 1, 3, 10, 0.5, -1.25, 1e-3])
 PATTERNS = st.sampled_from(["^a", "b$", "^[ab]{1,3}$", "a|b", "[^a]", "^\\w+$", "\\d", ".b"])
+# Of keys, these mean the same to the validator, whose expressions are Python's: in others `\w` and `$` match more.
+KEY_PATTERNS = st.sampled_from(["^a", "a|b", "^[ab]", "[^a]", "^(b|q)"])
 FORMATS = st.sampled_from(["date", "time", "date-time", "ipv4", "uuid", "email", "hostname", "duration"])
 CONSTANTS: st.SearchStrategy[Any] = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([0.5, "a", "b", "", "é\n"])),
@@ -51,7 +53,7 @@ def objects(inside: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]
         properties=st.dictionaries(KEYS, inside, max_size=3),
         required=st.lists(KEYS, max_size=2, unique=True),
         additionalProperties=inside,
-        patternProperties=st.dictionaries(PATTERNS, inside, max_size=1),
+        patternProperties=st.dictionaries(KEY_PATTERNS, inside, max_size=1),
         minProperties=COUNTS,
         maxProperties=COUNTS,
     )

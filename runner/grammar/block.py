@@ -39,7 +39,9 @@ def written(
                 _bound(writer, place, keyword, value, own)
     if "multipleOf" in value:
         with writer.trying(place):
-            own["multipleOf"] = values.multiple(place, value["multipleOf"])
+            multiple = values.multiple(place, value["multipleOf"])
+            writer.spend(place, "multipleOf", values.digits(multiple))
+            own["multipleOf"] = multiple
     strings.written(writer, place, value, own, extra)
     return own, extra
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_PATTERNS = 64  # the compiler compares them in pairs
 MAX_OPTIONAL = 1_000  # its time grows with the square: 0.06 s
-MAX_COUNTED = 40  # it writes an object once for each of them
+MAX_COUNTED = 30  # it writes an object once for each of them
 
 
 def written(writer: Writer, place: Place, value: Schema, depth: int, context: Context, own: Schema) -> None:
@@ -68,6 +68,7 @@ def _pattern_properties(writer: Writer, place: Place, depth: int, own: Schema) -
         raise BadGrammar(
             f'"patternProperties" at {place.where} has {len(inside)}; the limit is {MAX_PATTERNS}'
         )
+    writer.spend(place, "patternProperties", len(inside) ** 2)
     patterns: Schema = {}
     for pattern, schema in inside.items():
         with writer.trying(place):
@@ -125,4 +126,5 @@ def _count_keys(writer: Writer, place: Place, value: Schema, context: Context, o
             with writer.trying(place):
                 if not kept():
                     raise Unsupported(keyword, "is not supported beside these properties")
+                writer.spend(place, keyword, optional**2)
                 own[keyword] = most if keyword == "maxProperties" else least

@@ -18,6 +18,14 @@ from runner.grammar.references import Document, Place
 from runner.grammar.values import Unsupported
 
 OWN = ("type", *VALUES, *OBJECTS, *ARRAYS, *NUMBERS, *STRINGS)
+# What is dear to the compiler, of a whole schema: states for the remainders of `multipleOf` (0.6 s), and pairs of
+# keys that are counted or of patterns that are compared (0.6 s).
+MAX_SPENT = {
+    "multipleOf": 120_000,
+    "minProperties": 20_000,
+    "maxProperties": 20_000,
+    "patternProperties": 20_000,
+}
 SHORT_ESCAPES = 'nrbtf\\"'
 
 
@@ -32,6 +40,7 @@ class Writer:
         self.definitions: dict[str, object] = {}
         self.unenforced: dict[str, None] = {}
         self.constants = 0
+        self.spent = dict.fromkeys(MAX_SPENT, 0)
         self.needs_code_points: list[str] = []
         self.has_other_names = False
         self._names: dict[tuple[tuple[int, str], bool], str] = {}
@@ -155,6 +164,13 @@ class Writer:
             _all_of(written, [{"anyOf": options}])
         else:
             written["anyOf"] = options
+
+    def spend(self, place: Place, keyword: str, amount: int) -> None:
+        self.spent[keyword] += amount
+        if self.spent[keyword] > MAX_SPENT[keyword]:
+            raise BadGrammar(
+                f'"{keyword}" at {place.where} is one too many for a grammar; use it in fewer places'
+            )
 
     def escapes(self) -> str:
         """An escape by code point gives a key a second spelling, which the compiler takes for another key."""

@@ -33,6 +33,10 @@ def keys(count: int) -> dict[str, Any]:
     return {f"k{number}": {} for number in range(count)}
 
 
+KEYED: dict[str, Any] = {"type": "object", "properties": keys(30)}
+COMPARED: dict[str, Any] = {f"^p{number}$": {} for number in range(60)}
+
+
 def kind(number: int) -> dict[str, Any]:
     return {"type": "object", "properties": {"k": {"const": number}}, "required": ["k"]}
 

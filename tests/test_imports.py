@@ -57,6 +57,7 @@ BELOW = {
     "machine": set(),
     "config": {"errors"},
     "text": {"errors", "types"},
+    "schemas": {"errors"},
     "cache": {"machine"},
     "store": {"errors"},
     "quantization": {"errors", "machine", "store"},

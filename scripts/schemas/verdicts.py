@@ -26,7 +26,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # i
 from jsonschema.validators import validator_for  # type: ignore[import-untyped]  # it has no types
 
 from runner.errors import BadGrammar
-from runner.grammar.schema import prepare
+from runner.schemas.prepare import prepare
 from schemas.byte_matcher import CannotCompile, accepts, compiled
 from schemas.suite import Case
 

@@ -6,7 +6,7 @@ import random
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from runner.grammar.schema import prepare
+from runner.schemas.prepare import prepare
 
 END = 256
 CLOSING = b'"}]'

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from runner.errors import BadGrammar
-from runner.grammar.references import Place
-from runner.grammar.values import Unsupported
+from runner.schemas.references import Place
+from runner.schemas.values import Unsupported
 
 Schema = dict[str, object]
 

@@ -6,13 +6,13 @@ import re
 from typing import TYPE_CHECKING
 
 from runner.errors import BadGrammar
-from runner.grammar import objects, strings, values
-from runner.grammar.context import Context, Schema
-from runner.grammar.references import BOUNDS, LONELY, Place
-from runner.grammar.values import wrong
+from runner.schemas import objects, strings, values
+from runner.schemas.context import Context, Schema
+from runner.schemas.references import BOUNDS, LONELY, Place
+from runner.schemas.values import wrong
 
 if TYPE_CHECKING:
-    from runner.grammar.writing import Writer
+    from runner.schemas.writing import Writer
 
 MAX_CONSTANTS = 20_000
 NEAREST = 1e-9

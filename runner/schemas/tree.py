@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 
 from runner.errors import BadGrammar
-from runner.grammar.keywords import IN_PLACE
-from runner.grammar.references import Document, Place
-from runner.grammar.values import MAX_DIGITS, MAX_MULTIPLE, Unsupported, behind, digits, finite
+from runner.schemas.keywords import IN_PLACE
+from runner.schemas.references import Document, Place
+from runner.schemas.values import MAX_DIGITS, MAX_MULTIPLE, Unsupported, behind, digits, finite
 
 # A tree is walked for each value, and trees share branches: this bounds all walks of a schema together.
 MAX_STEPS = 200_000

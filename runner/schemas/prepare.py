@@ -25,8 +25,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.errors import BadGrammar
-from runner.grammar.references import Document
-from runner.grammar.writing import Writer
+from runner.schemas.references import Document
+from runner.schemas.writing import Writer
 
 # At most one space, or one new line with its indent, stands between two tokens of JSON: no answer stalls there.
 WHITESPACE = r"\x20|\x0A\x20{0,16}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it has no types
 
 from runner.errors import BadGrammar
-from runner.grammar.schema import prepare
+from runner.schemas.prepare import prepare
 from tests.parts.byte_matcher import compiled, walk
 
 KEYS = st.sampled_from(["a", "b", "ab", 'q"', "é"])

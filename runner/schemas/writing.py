@@ -10,12 +10,12 @@ Knows nothing about where a reference leads (references.py) nor how a keyword's 
 from __future__ import annotations
 
 from runner.errors import BadGrammar
-from runner.grammar import block, tree
-from runner.grammar.branches import exclusive
-from runner.grammar.context import Context, Trying
-from runner.grammar.keywords import ARRAYS, IN_PLACE, NUMBERS, OBJECTS, REFUSED, STRINGS, VALUES
-from runner.grammar.references import Document, Place
-from runner.grammar.values import Unsupported
+from runner.schemas import block, tree
+from runner.schemas.branches import exclusive
+from runner.schemas.context import Context, Trying
+from runner.schemas.keywords import ARRAYS, IN_PLACE, NUMBERS, OBJECTS, REFUSED, STRINGS, VALUES
+from runner.schemas.references import Document, Place
+from runner.schemas.values import Unsupported
 
 OWN = ("type", *VALUES, *OBJECTS, *ARRAYS, *NUMBERS, *STRINGS)
 # What is dear to the compiler, of a whole schema: states for the remainders of `multipleOf` (0.6 s), and pairs of

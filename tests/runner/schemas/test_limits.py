@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runner.errors import BadGrammar
-from runner.grammar.keywords import ENFORCED, REFUSED, TYPES
-from runner.grammar.schema import prepare
+from runner.schemas.keywords import ENFORCED, REFUSED, TYPES
+from runner.schemas.prepare import prepare
 from tests.parts.byte_matcher import compiled
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from runner.grammar.keywords import identity, types_of
-from runner.grammar.references import Document, Place
+from runner.schemas.keywords import identity, types_of
+from runner.schemas.references import Document, Place
 
 DEPTH = 4
 MAX_PAIRS = 5_000

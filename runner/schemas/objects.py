@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from runner.errors import BadGrammar
-from runner.grammar import strings, values
-from runner.grammar.context import Context, Schema
-from runner.grammar.keywords import IN_PLACE
-from runner.grammar.references import Place
-from runner.grammar.values import Unsupported, wrong
+from runner.schemas import strings, values
+from runner.schemas.context import Context, Schema
+from runner.schemas.keywords import IN_PLACE
+from runner.schemas.references import Place
+from runner.schemas.values import Unsupported, wrong
 
 if TYPE_CHECKING:
-    from runner.grammar.writing import Writer
+    from runner.schemas.writing import Writer
 
 MAX_PATTERNS = 64  # the compiler compares them in pairs
 MAX_OPTIONAL = 1_000  # its time grows with the square: 0.06 s

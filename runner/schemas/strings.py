@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from runner.grammar import formats, values
-from runner.grammar.context import Schema
-from runner.grammar.patterns import NotRegular, translated
-from runner.grammar.references import Place
-from runner.grammar.values import Unsupported, wrong
+from runner.schemas import formats, values
+from runner.schemas.context import Schema
+from runner.schemas.patterns import NotRegular, translated
+from runner.schemas.references import Place
+from runner.schemas.values import Unsupported, wrong
 
 if TYPE_CHECKING:
-    from runner.grammar.writing import Writer
+    from runner.schemas.writing import Writer
 
 # A character that JSON can only spell by code point.
 BY_CODE_POINT = re.compile(r"(?<!-)\\x\{(?:[0-7BEF]|1[0-9A-F]|7F)\}(?!-)")

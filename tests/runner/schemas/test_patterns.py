@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from runner.grammar.patterns import NotRegular, translated
+from runner.schemas.patterns import NotRegular, translated
 from tests.parts.byte_matcher import accepts
 
 MEANINGS: list[tuple[str, list[str], list[str]]] = [

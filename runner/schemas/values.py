@@ -11,8 +11,8 @@ from decimal import Decimal
 from typing import TypeGuard
 
 from runner.errors import BadGrammar
-from runner.grammar.keywords import TYPES
-from runner.grammar.references import Place
+from runner.schemas.keywords import TYPES
+from runner.schemas.references import Place
 
 MAX_NUMBER = 2**53  # above it, 64-bit floats leave integers out
 MAX_LEAST = 100_000  # an answer of more items or characters than this never ends

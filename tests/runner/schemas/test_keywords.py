@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from runner.errors import BadGrammar
-from runner.grammar.formats import COMPILED, PATTERNS
-from runner.grammar.formats import REFUSED as REFUSED_FORMATS
-from runner.grammar.keywords import ENFORCED, REFUSED
-from runner.grammar.schema import prepare
+from runner.schemas.formats import COMPILED, PATTERNS
+from runner.schemas.formats import REFUSED as REFUSED_FORMATS
+from runner.schemas.keywords import ENFORCED, REFUSED
+from runner.schemas.prepare import prepare
 from tests.parts.byte_matcher import accepts
 
 PAGE = Path(__file__).parent.parent.parent.parent / "docs" / "structured-output.md"

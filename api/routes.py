@@ -35,6 +35,8 @@ async def completion(request: Request) -> Response:
     worker = worker_of(request)
     worker.require_model()
     wanted = body.to_request()
+    if wanted.grammar is not None:
+        await asyncio.to_thread(worker.compile, wanted.grammar)
     stream = EventStream(request.app.state.stall_s)
     streams: OpenStreams = request.app.state.streams
     stream.job = worker.generate(wanted, stream)

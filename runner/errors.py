@@ -5,6 +5,7 @@
     |   |-- EmptyPrompt          400
     |   |-- PromptTooLong        400
     |   `-- BadGrammar           400   a schema or grammar that cannot be held to
+    |-- GrammarUnavailable       501
     |-- ModelNotLoaded           503
     |-- Busy                     503   the queue is full
     |-- ShuttingDown             503
@@ -56,6 +57,15 @@ class BadGrammar(BadRequest):
         shown = reason if len(reason) <= self.LONGEST else f"{reason[: self.LONGEST]}..."
         whole = shown.encode(errors="backslashreplace").decode()  # half a character cannot be sent
         super().__init__(f"invalid structured output grammar: {whole}")
+
+
+class GrammarUnavailable(RunnerError):
+    """llguidance cannot be imported, or no token of the model ends an answer. The wording is the host's own."""
+
+    status = 501
+
+    def __init__(self) -> None:
+        super().__init__("structured output is unavailable")
 
 
 class ModelNotLoaded(RunnerError):

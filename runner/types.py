@@ -39,6 +39,22 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must look like, as whoever asked wrote it.
+
+    text: a JSON schema, a regular expression, a grammar in llguidance's Lark or in llama.cpp's GBNF, or a JSON
+    array of the strings to choose from. close: a schema's answer may begin with free text, and behind the first of
+    these strings the schema holds. lenient: keywords of a schema that cannot be enforced are passed over, not
+    refused.
+    """
+
+    kind: Literal["json_schema", "regex", "lark", "gbnf", "choice"]
+    text: str
+    close: tuple[str, ...] = ()
+    lenient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One completion. max_tokens None: until the context is full."""
 
@@ -48,6 +64,7 @@ class GenerateRequest:
     stop: tuple[str, ...] = ()
     logprobs: bool = False
     top_logprobs: int = 0
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)

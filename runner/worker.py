@@ -40,7 +40,7 @@ from runner.loading.loader import load
 from runner.machine import device, memory
 from runner.store.resolve import DEFAULT_STORE, open_model
 from runner.text.tokenizer import Tokenizer
-from runner.types import Failed, GenerateRequest, Outlet, Status
+from runner.types import Failed, GenerateRequest, Grammar, Outlet, Status
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +120,15 @@ class Worker:
         """Raises ModelNotLoaded."""
         if self._loaded is None:
             raise ModelNotLoaded
+
+    def compile(self, grammar: Grammar) -> None:
+        """Have a grammar ready for the loaded model, on the calling thread: up to two seconds. Raises BadGrammar,
+        GrammarUnavailable or ModelNotLoaded.
+        """
+        loaded = self._loaded
+        if loaded is None:
+            raise ModelNotLoaded
+        loaded.grammars.compile(grammar)
 
     def generate(self, request: GenerateRequest, outlet: Outlet) -> GenerateJob:
         """Queue a request. Raises Busy or ShuttingDown; every later trouble is a Failed in the outlet."""

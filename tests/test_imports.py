@@ -58,14 +58,15 @@ BELOW = {
     "config": {"errors"},
     "text": {"errors", "types"},
     "schemas": {"errors"},
+    "grammar": {"errors", "schemas", "text", "types"},
     "cache": {"machine"},
     "store": {"errors"},
     "quantization": {"errors", "machine", "store"},
     "importing": {"errors", "quantization", "store"},
     "layers": {"cache", "config", "errors", "quantization"},
     "models": {"cache", "config", "errors", "layers"},
-    "loading": {"cache", "errors", "layers", "machine", "models", "quantization", "store", "text"},
-    "generation": {"cache", "errors", "loading", "machine", "models", "text", "types"},
+    "loading": {"cache", "errors", "grammar", "layers", "machine", "models", "quantization", "store", "text"},
+    "generation": {"cache", "errors", "grammar", "loading", "machine", "models", "text", "types"},
 }
 """A room of runner/ -> the rooms that it may import, beside itself."""
 

@@ -20,6 +20,7 @@ from typing import Annotated, Any, NoReturn
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
+from api.wire.format import read_format
 from runner.errors import BadRequest, RunnerError
 from runner.types import GenerateRequest, SamplingOptions
 
@@ -55,12 +56,6 @@ class BadBody(RunnerError):
 
     def __init__(self) -> None:
         super().__init__("Bad Request")
-
-
-class Unavailable(RunnerError):
-    """Asked for something that is specified but not built."""
-
-    status = 501
 
 
 class Body(BaseModel):
@@ -110,9 +105,8 @@ class CompletionBody(Body):
     stream: Bool = True
 
     def to_request(self) -> GenerateRequest:
-        """The request without its wire names. Raises BadRequest or Unavailable, in the host's order."""
-        if self.format not in (None, ""):
-            raise Unavailable("structured output is unavailable")
+        """The request without its wire names. Raises BadRequest, in the host's order."""
+        grammar = read_format(self.format)
         if self.media:
             raise BadRequest("this model does not support image input")
         _warn_without_effect(self.options)
@@ -123,6 +117,7 @@ class CompletionBody(Body):
             stop=_stops(self.options.stop),
             logprobs=self.logprobs or self.top_logprobs > 0,
             top_logprobs=_top_logprobs(self.top_logprobs),
+            grammar=grammar,
         )
 
     def _sampling(self) -> SamplingOptions:

@@ -1,7 +1,8 @@
 """The live generations of one model, and the step that moves all of them.
 
     admit     tokenize, resolve the options, take a slot; Started
-    advance   plan -> forward -> draw, one step ahead; then the tokens of the step before are read and emitted
+    advance   plan -> forward -> draw, one step ahead; then the tokens of the step before are read and emitted; then
+              the rows with a grammar, which says by now what may come, are drawn
 
 A token is read only after the forward that follows it was dispatched, so the device never waits for Python. A
 fault of one row ends that row; an exception out of `advance` is everybody's who took part, and `fail` says so.
@@ -65,6 +66,7 @@ class Engine:
             request.top_logprobs if request.logprobs else None,
             loaded.tokenizer.suppressed_ids,
         )
+        matcher = None if request.grammar is None else loaded.grammars.matcher(request.grammar)
         outlet.emit(Started(len(prompt)))
         match = loaded.slots.match(prompt)
         loaded.slots.take(match.slot)
@@ -78,6 +80,9 @@ class Engine:
                 outlet=outlet,
                 cancelled=cancelled,
                 meter=meter,
+                matcher=matcher,
+                # A logprob is asked of every token, and a bias may speak against one that is certain.
+                forcing=not request.logprobs and not request.sampling.logit_bias,
                 slot=match.slot,
                 matched=match.matched,
                 tail=loaded.slots.tail,
@@ -93,12 +98,17 @@ class Engine:
         unread = self._unread
         self._stepping = [*rows, *(row for row, _ in unread)]
         logits = self._stepper.forward(plan)
-        self._unread = [(row, self._draw(row, logits[row.slot])) for row in rows if row.slot in logits]
-        self._stepper.begin(pending for _, pending in self._unread)
-        if len(logits) < len(rows):  # a chunk of a prompt was fed
+        ready = [row for row in rows if row.slot in logits]
+        bound = [row for row in ready if row.matcher is not None]
+        self._unread = [(row, self._draw(row, logits[row.slot])) for row in ready if row.matcher is None]
+        self._stepper.begin((pending for _, pending in self._unread), [logits[row.slot] for row in bound])
+        if len(ready) < len(rows):  # a chunk of a prompt was fed
             self._housekeep()
         for row, pending in unread:
             self._read(row, pending)
+        for row in bound:
+            if row in self._scheduler.rows:
+                self._draw_bound(row, logits[row.slot])
         return bool(self._stepping)
 
     def fail(self, message: str) -> None:
@@ -114,6 +124,22 @@ class Engine:
 
     def _draw(self, row: Generation, logits: Logits) -> Pending:
         return self._stepper.draw(row.slot, logits, row.sampler, check=row.drawn == 1)
+
+    def _draw_bound(self, row: Generation, logits: Logits) -> None:
+        """Draw what the grammar allows behind the tokens that were read, or take what it makes certain."""
+        assert row.matcher is not None
+        try:
+            forced, end = row.force()
+            allowed = None if forced else row.matcher.allowed()
+        except RunnerError as error:
+            self._fail(row, Failed(str(error), error.status))
+            return
+        if end is not None:
+            self._end(row, end)
+        elif not forced:
+            drawn = self._stepper.draw(row.slot, logits, row.sampler, check=row.drawn == 1, allowed=allowed)
+            self._stepper.begin([drawn])
+            self._unread.append((row, drawn))
 
     def _read(self, row: Generation, pending: Pending) -> None:
         try:

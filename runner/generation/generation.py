@@ -3,6 +3,8 @@
     prompt   [0, matched) was kept | [matched, fed) was fed | [fed, len(prompt)) is to be fed
     answer   `generated` were read | up to one more is drawn and not read yet
 
+With a grammar the next tokens may be certain: then they come without a draw, and are fed together.
+
 It is fed numbers and emits events; it makes no array but through its sampler.
 
 Knows nothing about other requests, slots' storages or models.
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from runner.errors import EmptyPrompt, PromptTooLong
 from runner.generation.meter import Meter, rate
@@ -20,6 +22,9 @@ from runner.generation.sampling import Drawn, Sampler
 from runner.machine.levels import TRACE
 from runner.text.output import Output
 from runner.types import Cancelled, Chunk, Done, Failed, Outlet
+
+if TYPE_CHECKING:  # llguidance is imported by the first grammar
+    from runner.grammar.matcher import Matcher
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +45,15 @@ class Generation:
         outlet: Outlet,
         cancelled: Cancelled,
         meter: Meter,
+        matcher: Matcher | None,
+        forcing: bool,
         slot: int,
         matched: int,
         tail: int,
     ) -> None:
-        """limit: tokens that may be generated, at least one. tail: prompt tokens to feed with the first draw."""
+        """limit: tokens that may be generated, at least one. tail: prompt tokens to feed with the first draw.
+        forcing: whether tokens that the grammar makes certain come without a draw.
+        """
         self.prompt = prompt
         self.limit = limit
         self.sampler = sampler
@@ -55,8 +64,11 @@ class Generation:
         self.matched = matched
         self.tail = min(tail, len(prompt) - matched)
         self.fed = matched  # prompt tokens that plans have fed, those that were kept included
-        self.drawn = 0  # draws that were begun, read or not
+        self.drawn = 0  # tokens that were drawn, read or not, or came without a draw
         self.generated: list[int] = []
+        self.matcher = matcher
+        self._forcing = forcing
+        self._unfed: tuple[int, ...] = ()
         self._eos_ids = eos_ids
         self._output = output
         meter.prompt, meter.cached = len(prompt), matched
@@ -80,6 +92,8 @@ class Generation:
         """Take a token that was read from the device; the end that it means, None to go on."""
         self.meter.token_read()
         self.generated.append(drawn.token)
+        if self.matcher is not None:
+            self.matcher.accept(drawn.token)
         if log.isEnabledFor(TRACE):
             log.log(TRACE, "Token", extra={"slot": self.slot, "id": drawn.token})
         if drawn.token in self._eos_ids:
@@ -88,9 +102,26 @@ class Generation:
         text, logprobs = self._output.feed(drawn.token, drawn.logprob, drawn.top)
         if text:
             self.outlet.emit(Chunk(text, drawn.token, self.meter.usage(), logprobs))
-        if self._output.stopped:
+        if self._output.stopped or (self.matcher is not None and self.matcher.is_over):
             return "stop"
         return "length" if len(self.generated) == self.limit else None
+
+    def force(self) -> tuple[bool, End | None]:
+        """Take the tokens that the grammar makes certain; whether there were any, and the end that they mean."""
+        certain = self.matcher.forced() if self.matcher is not None and self._forcing else []
+        for token in certain:
+            if (end := self.feed(Drawn(token))) is not None:
+                return True, end
+        if certain:
+            self._unfed = tuple(certain)
+            self.sampler.add(certain)
+            self.drawn += len(certain) - 1  # the plan counted the draw that is not needed now
+        return bool(certain), None
+
+    def take_unfed(self) -> tuple[int, ...] | None:
+        """Tokens that came without a draw, for the next step to feed; None if it feeds the one drawn last."""
+        unfed, self._unfed = self._unfed, ()
+        return unfed or None
 
     def finish(self, end: End) -> None:
         """Send what was held back, then the one end. The slot is given by now: a client may leave on Done."""

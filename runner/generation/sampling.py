@@ -2,7 +2,7 @@
 
 The order is the host's own, with two additions of ours marked +:
 
-    raw logits [1,V] -> float32 [V], minus infinity for tokens that the model's files suppress
+    raw logits [1,V] -> float32 [V], minus infinity for tokens that the model's files suppress or a grammar forbids
   + 0  logit_bias           added to the raw logits
     1  penalties            repeat, then presence, then frequency, over the last repeat_last_n tokens
     2  temperature <= 0     the largest logit; nothing below happens
@@ -13,7 +13,8 @@ The order is the host's own, with two additions of ours marked +:
        token ids, so that roundings hardly matter (the host's belongs to ranks: its texts of a seed are others)
 
 0 and 1 stand in `penalties.py`, 3 to 5 in `filters.py`, 2 and 6 in `draws.py`. Log-probabilities
-(`logprobs.py`) are those of the raw logits, whatever the options; a suppressed token has no part in them.
+(`logprobs.py`) are those of the raw logits, whatever the options; suppressed and forbidden tokens have no part in
+them.
 
 Nothing here waits for the device: a draw is unevaluated when it is returned, so the next forward can be queued
 before this token is known. Everything, make_sampler too, belongs on the thread that evaluates.
@@ -25,6 +26,7 @@ Knows nothing about text, stop strings or caches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -108,11 +110,13 @@ class Sampler:
         self._drawn = 0
         self._top_logprobs = top_logprobs
 
-    def __call__(self, logits: mx.array) -> Draw:
-        """Raw logits [1,V], any float type -> the next token."""
+    def __call__(self, logits: mx.array, allowed: mx.array | None = None) -> Draw:
+        """Raw logits [1,V], any float type -> the next token. allowed [V]: 0 for each token that may not come."""
         raw = logits[0].astype(mx.float32)
         if self._mask is not None:
             raw = self._mask(raw)
+        if allowed is not None:
+            raw = mx.where(allowed, raw, -math.inf)
         counts = None if self._history is None else self._history.counts
         key = None if self._chain.is_greedy else words(draw_key(self._seed, self._drawn))
         token = self._chain(raw, counts, key)
@@ -122,6 +126,12 @@ class Sampler:
         if self._top_logprobs is None:
             return Draw(token)
         return Draw(token, Logprobs.measure(raw, token, self._top_logprobs))
+
+    def add(self, tokens: Sequence[int]) -> None:
+        """These tokens came without a draw; the penalties remember them."""
+        if self._history is not None:
+            for token in tokens:
+                self._history.add(mx.array([token]))
 
 
 def make_sampler(

@@ -70,7 +70,7 @@ class Scheduler:
 
 def _decode(row: Generation) -> RowPlan:
     row.drawn += 1
-    return RowPlan(slot=row.slot, ids=None, logits=True)
+    return RowPlan(slot=row.slot, ids=row.take_unfed(), logits=True)
 
 
 def _log_progress(row: Generation, chunk: int) -> None:

@@ -1,14 +1,15 @@
 """A plan becomes logits: the only place that calls a model.
 
-The forward and the draw are two things. A row without a constraint is drawn at once, one step ahead of the token
-that is read; what was drawn stays here, on the device, until a later plan feeds it.
+The forward and the draw are two things. A row without a grammar is drawn at once, one step ahead of the token that
+is read; a row with one is drawn when that token was read, while its forward is under way. What was drawn stays
+here, on the device, until a later plan feeds it.
 
 Knows nothing about requests, options or text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -58,15 +59,20 @@ class Stepper:
         """
         return {row.slot: logits for row in plan.rows if (logits := self._row(row)) is not None}
 
-    def draw(self, slot: int, logits: Logits, sampler: Sampler, *, check: bool) -> Pending:
-        """Choose from logits [1,V]; a plan may then feed the token to the slot. check: whether they are finite."""
-        draw = sampler(logits)
+    def draw(
+        self, slot: int, logits: Logits, sampler: Sampler, *, check: bool, allowed: bytes | None = None
+    ) -> Pending:
+        """Choose from logits [1,V]; a plan may then feed the token to the slot. check: whether they are finite.
+        allowed: a byte for each token, 0 if it may not come.
+        """
+        draw = sampler(logits, None if allowed is None else _array(allowed))
         self._drawn[slot] = draw.token
         return Pending(draw, mx.isfinite(logits).all() if check else None)
 
-    def begin(self, pending: Iterable[Pending]) -> None:
-        """Start computing; whoever reads one of them waits."""
-        mx.async_eval([one.arrays() for one in pending])  # type: ignore[no-untyped-call]  # the stub has no types
+    def begin(self, pending: Iterable[Pending], waiting: Sequence[Logits] = ()) -> None:
+        """Start computing draws, and logits whose draw has to wait; whoever reads one of them waits."""
+        arrays = [one.arrays() for one in pending]
+        mx.async_eval(arrays, waiting)  # type: ignore[no-untyped-call]  # the stub has no types
 
     def forget(self, slot: int) -> None:
         """The slot's request is over."""
@@ -86,3 +92,8 @@ class Stepper:
             return self._model.logits(hidden[:, -1:, :])[:, 0, :]
         mx.eval(memory.arrays())
         return None
+
+
+def _array(values: bytes) -> mx.array:
+    """Bytes as uint8."""
+    return mx.array(memoryview(values))  # type: ignore[arg-type]  # the stub has no buffers

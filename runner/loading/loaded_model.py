@@ -8,18 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.cache.slots import Slots
+from runner.grammar.compiler import Grammars
 from runner.models.base import Model
 from runner.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """Owned by the worker thread; only the tokenizer may be used from others."""
+    """Owned by the worker thread; only the tokenizer and the grammars may be used from others."""
 
     name: str
     architecture: str
     model: Model
     tokenizer: Tokenizer
+    grammars: Grammars
     slots: Slots
     context_length: int
     prefill_chunk: int  # positions per prefill forward

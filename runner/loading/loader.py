@@ -17,6 +17,7 @@ import mlx.core as mx
 from runner import models
 from runner.cache.slots import Slots
 from runner.errors import BadModelFiles
+from runner.grammar.compiler import Grammars
 from runner.loading.conversion import converted, parameter_shapes
 from runner.loading.evaluation import Progress, evaluate
 from runner.loading.loaded_model import LoadedModel
@@ -61,6 +62,7 @@ def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> Load
         architecture=files.config["architectures"][0],
         model=model,
         tokenizer=tokenizer,
+        grammars=Grammars(tokenizer, model.vocab_size),
         slots=Slots(model.make_memory),
         context_length=model.context_length,
         prefill_chunk=device.prefill_chunk(),

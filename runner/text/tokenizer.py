@@ -58,17 +58,17 @@ class Tokenizer:
         self._add_bos = named.get("add_bos_token") is True
         self.size: int = self._inner.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, begin: bool = True) -> list[int]:
         """Token ids of the text; special tokens spelled out in it become their ids.
 
-        A begin token goes first if the model's files ask for one and the text does not bring it. A lone
-        surrogate counts as U+FFFD. The GIL is free while the library works.
+        A begin token goes first if the model's files ask for one and the text does not bring it; `begin` false is
+        for a text that others precede. A lone surrogate counts as U+FFFD. The GIL is free while the library works.
         """
         text = _SURROGATE.sub("\ufffd", text)
         with _explained(RunnerError, "the tokenizer failed on this text"):
             # Only the batch call lets other threads run: encode() held the event loop for 1.9 s at 3.6 MB.
             ids: list[int] = self._inner.encode_batch_fast([text], add_special_tokens=False)[0].ids
-        if self._add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
+        if begin and self._add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             ids.insert(0, self.bos_id)
         return ids
 

@@ -13,6 +13,7 @@ from runner.cache.memory import Memory
 from runner.cache.recurrent import RecurrentCache
 from runner.cache.slots import Slots
 from runner.cache.span import Span
+from runner.grammar.compiler import Grammars
 from runner.loading.loaded_model import LoadedModel
 from runner.models.base import Model
 from runner.text.tokenizer import Tokenizer
@@ -108,11 +109,13 @@ def tokenizer(
 
 
 def loaded(model: Model, chunk: int = 8) -> LoadedModel:
+    coder = tokenizer()
     return LoadedModel(
         name="fake",
         architecture="Fake",
         model=model,
-        tokenizer=tokenizer(),
+        tokenizer=coder,
+        grammars=Grammars(coder, model.vocab_size),
         slots=Slots(model.make_memory),
         context_length=model.context_length,
         prefill_chunk=chunk,

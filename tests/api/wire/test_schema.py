@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.wire.schema import BadBody, Unavailable, read_completion, read_ids, read_load, well_formed
+from api.wire.schema import BadBody, read_completion, read_ids, read_load, well_formed
 from runner.errors import BadRequest
 from runner.types import GenerateRequest, SamplingOptions
 
@@ -127,13 +127,6 @@ def test_what_go_would_refuse_is_a_bad_request(data: bytes) -> None:
 
 def test_unknown_fields_are_ignored() -> None:
     assert asked({"prompt": "p", "model": "x", "options": {"mirostat": 2, "tfs_z": "?"}}).prompt == "p"
-
-
-@pytest.mark.parametrize("value", [{}, "json", {"type": "object"}, [], False])
-def test_a_format_is_refused_until_it_can_be_honoured(value: Any) -> None:
-    with pytest.raises(Unavailable, match="structured output is unavailable") as caught:
-        asked({"Prompt": "p", "Format": value})
-    assert caught.value.status == 501
 
 
 def test_no_format_has_two_spellings() -> None:

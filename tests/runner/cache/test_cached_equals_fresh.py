@@ -16,6 +16,7 @@ from runner.cache.memory import Memory
 from runner.cache.slots import Slots
 from runner.cache.span import Span
 from runner.generation.alone import complete
+from runner.grammar.compiler import Grammars
 from runner.loading.loaded_model import LoadedModel
 from runner.models.base import Model
 from runner.types import Done, Failed, GenerateRequest, SamplingOptions
@@ -141,11 +142,13 @@ class AnySequenceOfRequests(RuleBasedStateMachine):
     @initialize(kind=st.sampled_from(sorted(CONFIGS)), chunk=st.integers(1, 9))
     def load(self, kind: str, chunk: int) -> None:
         self.model = Recording(real_model(kind))
+        coder = tokenizer(bos=True)
         self.loaded = LoadedModel(
             name="tiny",
             architecture="Tiny",
             model=self.model,
-            tokenizer=tokenizer(bos=True),
+            tokenizer=coder,
+            grammars=Grammars(coder, self.model.vocab_size),
             slots=Slots(self.model.make_memory),
             context_length=self.model.context_length,
             prefill_chunk=chunk,

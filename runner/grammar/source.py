@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 
 from llguidance import LLMatcher
 
@@ -20,6 +21,8 @@ from runner.types import Grammar
 log = logging.getLogger(__name__)
 
 LONGEST_GBNF = 1 << 17  # characters; the translation to Lark, in Python, takes 1.2 s for a million
+
+LATE_CONTROLS = re.compile("[\x7f-\x9f]")
 
 BEHIND = r"""start: FREE | CLOSED answer
 ANY: /[\s\S]*/
@@ -67,5 +70,5 @@ def _lark(gbnf: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string of Lark, which is one of JSON."""
-    return json.dumps(text, ensure_ascii=False)
+    """A string of Lark: one of JSON, in which DEL and the controls behind it are spelled out too."""
+    return LATE_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))

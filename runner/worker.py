@@ -281,6 +281,7 @@ class Worker:
 
     def _take(self, loaded: LoadedModel) -> None:
         self._loaded, self._engine = loaded, Engine(loaded, self._housekeep)
+        loaded.grammars.prepare_ahead()
         self._publish(ready=True, model=loaded.name, context_length=loaded.context_length)
 
     def _unload(self) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmark import against, beside, inside, models, plots, reference
+from benchmark import against, beside, inside, models, plots, reference, structured
 from benchmark.samples import Trouble
 
 DESCRIPTION = """\
@@ -22,8 +22,8 @@ Without --against four things are measured in turn, in every round:
     mlx-lm     the same prompt, in a process of its own: same weights, dtype and BLAS
 
 With --against DIR, the runners of two checkouts, this one and DIR, each installed in its own .venv: the same
-prompts to both in turn, and the quotients of their speeds. With --draw FILE nothing is measured: what was printed
-before becomes a picture.
+prompts to both in turn, and the quotients of their speeds. With --structured the pipeline with a grammar and
+without one, in turn. With --draw FILE nothing is measured: what was printed before becomes a picture.
 
 Decoding is greedy and end-of-sequence tokens are banned, so every request generates as many tokens as asked for,
 and the texts must be equal. Each prompt begins differently, so no prefix cache helps. Prefill speed is prompt
@@ -38,6 +38,7 @@ examples:
   scripts/bench.py | tail -1 | python -m json.tool       the figures alone
   scripts/bench.py --against ../before                   is this checkout as fast as that one?
   scripts/bench.py --against .                           how much the same code differs from itself
+  scripts/bench.py --structured --rounds 40              what structured output costs
   scripts/bench.py --draw speed.svg one.json two.json    a picture of saved reports
   OPENBLAS_NUM_THREADS=1 scripts/bench.py --against ../before --rounds 320      closer: five minutes on a CPU
 
@@ -66,6 +67,9 @@ def main() -> None:
         if arguments.against is not None:
             report = against.measure(arguments.model, arguments.against, *size)
             table = against.print_table
+        elif arguments.structured:
+            report = structured.measure(arguments.model, *size)
+            table = structured.print_table
         else:
             with_mlx_lm = not arguments.without_mlx_lm
             report = beside.measure(arguments.model, *size, with_mlx_lm=with_mlx_lm)
@@ -100,6 +104,7 @@ def parse() -> argparse.Namespace:
     add("--rounds", metavar="R", type=int, help=f"rounds after a warm-up {shown[2]}")
     add("--without-mlx-lm", action="store_true", help="measure our own side only")
     add("--against", metavar="DIR", type=Path, help="another checkout, with a .venv of its own")
+    add("--structured", action="store_true", help="what an answer in JSON costs")
     add("--draw", metavar="FILE", type=Path, help="draw the REPORTs into this file, .svg or .png")
     add("reports", metavar="REPORT", nargs="*", type=Path, help="what this command printed, with --draw")
     add("--reference", action="store_true", help=argparse.SUPPRESS)  # the mlx-lm process

@@ -9,6 +9,7 @@ import contextlib
 import os
 import queue
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ import mlx.core as mx
 
 from benchmark.samples import Bias, Prompt, Sample, Trouble, decode_rate
 from runner.generation.alone import complete
+from runner.grammar.compiler import Grammars
+from runner.grammar.matcher import Matcher
 from runner.importing.importer import import_directory
 from runner.importing.quantizing import quantize
 from runner.loading.loaded_model import LoadedModel as LoadedModel
@@ -31,7 +34,7 @@ from runner.store import names
 from runner.store.resolve import DEMO_FOLDER as DEMO_FOLDER
 from runner.store.resolve import open_model
 from runner.text.tokenizer import Tokenizer as Tokenizer
-from runner.types import NS_PER_S, Chunk, Done, Event, Failed, GenerateRequest, SamplingOptions
+from runner.types import NS_PER_S, Chunk, Done, Event, Failed, GenerateRequest, Grammar, SamplingOptions
 from runner.worker import Worker
 
 
@@ -80,10 +83,40 @@ class Events:
         return True
 
 
-def run_pipeline(worker: Worker, prompt: Prompt, count: int, bias: Bias) -> Sample:
-    """One request through the worker, timed by its own counters."""
+STRINGS = Grammar("json_schema", '{"type":"array","items":{"type":"string"},"minItems":1000}')
+"""JSON that does not end by itself and is free text for the most part."""
+
+
+class Constraint:
+    """STRINGS for a model that is not loaded; nothing of llguidance's is made before the first `begin`."""
+
+    def __init__(self, model: str) -> None:
+        files = open_model(model)
+        self._tokenizer = tokenizer_of(model)
+        self._grammars = Grammars(self._tokenizer, int(files.config["vocab_size"]))
+
+    def begin(self) -> Matcher:
+        return self._grammars.matcher(STRINGS)
+
+    def mask_seconds(self, text: str) -> list[float]:
+        """What the mask in front of each token of a text of STRINGS takes."""
+        matcher, seconds = self.begin(), []
+        for token in self._tokenizer.encode(text, begin=False):
+            started = time.perf_counter()
+            matcher.allowed()
+            seconds.append(time.perf_counter() - started)
+            matcher.accept(token)
+        return seconds
+
+
+def run_pipeline(
+    worker: Worker, prompt: Prompt, count: int, bias: Bias, *, structured: bool = False
+) -> Sample:
+    """One request through the worker, timed by its own counters. structured: its answer is STRINGS."""
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    worker.generate(GenerateRequest(prompt.text, count, SamplingOptions(logit_bias=bias)), Events(events))
+    grammar = STRINGS if structured else None
+    options = SamplingOptions(logit_bias=bias)
+    worker.generate(GenerateRequest(prompt.text, count, options, grammar=grammar), Events(events))
     text: list[str] = []
     tokens: dict[int, int] = {}
     while True:

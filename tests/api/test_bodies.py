@@ -17,11 +17,12 @@ from tests.parts.streams import plain
 @pytest.mark.parametrize(
     ("body", "status", "text"),
     [
-        ({"prompt": "x", "format": "json"}, 501, "structured output is unavailable"),
+        ({"prompt": "x", "format": 7}, 400, "invalid format: expected a structural tag"),
+        ({"prompt": "x", "format": {"type": "foo"}}, 400, "invalid structured output grammar: "),
         (
             {"Prompt": "", "Format": {"type": "structural_tag"}, "Media": [{"id": 0}]},
-            501,
-            "structured output is",
+            400,
+            "invalid format: expected a structural tag",
         ),
         (
             {"Prompt": "", "Media": [{"id": 0, "data": "", "Kind": "image"}]},

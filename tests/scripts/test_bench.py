@@ -118,3 +118,11 @@ def test_what_is_no_report_is_refused_in_one_line(tmp_path: Path, content: str) 
     assert done.returncode == 1
     assert done.stderr.startswith(f"bench: {path}")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_structured_output_costs_is_told_with_its_own_times() -> None:
+    done = run("--structured", "--prompt", "8", "--generate", "4", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert set(report["tokens_per_s"]) == {"free", "structured"}
+    assert all(value > 0 for value in report["grammar_us"].values())

@@ -23,7 +23,8 @@ Knows nothing about tokens, models or requests.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import mlx.core as mx
 
@@ -64,8 +65,8 @@ class Storage(Protocol):
         """The buffers that hold state now, for evaluation."""
 
 
-class KeyValues(Storage, Protocol):
-    """The keys and values of an attention layer."""
+class Attending(Protocol):
+    """What an attention layer sees of its storage, or of several rows' storages."""
 
     def attend(
         self,
@@ -84,3 +85,58 @@ class KeyValues(Storage, Protocol):
 
     def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
         """The same behind an `attend` of this span, for another layer's queries; nothing is remembered."""
+
+
+class KeyValues(Storage, Attending, Protocol):
+    """The keys and values of an attention layer."""
+
+
+class Borrowed(Protocol):
+    """What a model of mlx-lm's sees of its storage; `BorrowedCaches` says more."""
+
+    @property
+    def native(self) -> list[Any]: ...
+
+    def expect(self, length: int) -> None: ...
+
+
+class LayerMemory(Protocol):
+    """What layers see of one row, or of several: storages by kind and number of layer. `borrowed` is one of all
+    layers of a model of mlx-lm's.
+    """
+
+    @property
+    def attention(self) -> Mapping[int, Attending]: ...
+
+    @property
+    def latent(self) -> Mapping[int, Latents]: ...
+
+    @property
+    def recurrent(self) -> Mapping[int, States]: ...
+
+    @property
+    def borrowed(self) -> Borrowed | None: ...
+
+
+class Latents(Protocol):
+    """What a layer of latent attention sees of its storage; `LatentCache` says more."""
+
+    @property
+    def offset(self) -> int: ...
+
+    def write(self, new: mx.array) -> None: ...
+
+    def look(self, queries: mx.array, span: Span, *, scale: float) -> mx.array: ...
+
+    def kept(self) -> mx.array: ...
+
+    def mask(self, span: Span) -> Mask: ...
+
+
+class States(Protocol):
+    """What a recurrent layer sees of its storage; `RecurrentCache` says more."""
+
+    @property
+    def state(self) -> tuple[mx.array, ...] | None: ...
+
+    def replace(self, state: tuple[mx.array, ...], length: int) -> None: ...

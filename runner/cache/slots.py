@@ -79,7 +79,9 @@ class Slots:
         self._slots = [_Slot() for _ in range(count)]
         self._requests = 0
         # How many of a prompt's last tokens are to be fed together, behind a checkpoint.
-        self.tail = TAIL if make_memory().checkpointed else 1
+        fresh = make_memory()
+        self.tail = TAIL if fresh.checkpointed else 1
+        self.may_join = fresh.borrowed is None  # whether a forward may have several rows
 
     @property
     def is_free(self) -> bool:

@@ -4,30 +4,41 @@ A row is one sequence. Every row is fed the same number of new positions, behind
 hand the span on; rotary positions ask where it starts, storages how long it is. What many layers need and only the
 span decides, such as a mask, is made once and kept here.
 
-    B rows, 1 for now        L new positions of each row
+    B rows        L new positions of each row
 
 Knows nothing about tokens, layers or storages.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import mlx.core as mx
 
 
 class Span:
-    """Positions [offset, offset + length)."""
+    """Positions [offset, offset + length) of one row, or of each of several `rows`, whose offsets differ."""
 
-    def __init__(self, offset: int, length: int) -> None:
+    def __init__(self, offset: int, length: int, rows: Sequence[Span] = ()) -> None:
+        """rows: the spans of several rows, each as long as this one, and `offset` the largest of theirs."""
         self.offset = offset
         self.length = length
+        self.rows = rows or (self,)
         self._window_masks: dict[tuple[int, int], mx.array] = {}
+
+    @classmethod
+    def together(cls, rows: Sequence[Span]) -> Span:
+        """One span of several rows of the same length."""
+        return cls(max(row.offset for row in rows), rows[0].length, rows)
 
     @cached_property
     def starts(self) -> mx.array:
-        """`offset` as an int32 scalar: as an array made once a forward it saves each rotation making its own."""
-        return mx.array(self.offset, mx.int32)
+        """`offset` as an int32 scalar, or those of the rows [B]: as an array made once a forward it saves each
+        rotation making its own.
+        """
+        offsets = [row.offset for row in self.rows]
+        return mx.array(offsets[0] if len(offsets) == 1 else offsets, mx.int32)
 
     def window_mask(self, window: int, shown: int) -> mx.array:
         """Which of the last `shown` positions each query sees, [L,shown]: itself and the window - 1 before it."""

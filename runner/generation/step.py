@@ -15,6 +15,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from runner.cache.slots import Slots
+from runner.cache.together import Together
 from runner.errors import RunnerError
 from runner.generation.plan import RowPlan, StepPlan
 from runner.generation.sampling import Draw, Drawn, Sampler
@@ -54,10 +55,15 @@ class Stepper:
     def forward(self, plan: StepPlan) -> dict[int, Logits]:
         """Logits [1,V], unevaluated, of each slot whose row wants them.
 
-        A row that wants none is evaluated before this returns, so that a request which is cancelled after it leaves
-        whole chunks behind.
+        Rows that decode go together, each prompt goes alone. A row that wants none is evaluated before this
+        returns, so that a request which is cancelled after it leaves whole chunks behind.
         """
-        return {row.slot: logits for row in plan.rows if (logits := self._row(row)) is not None}
+        joint = [row for row in plan.rows if row.ids is None and self._slots.may_join]
+        logits = self._together(joint) if len(joint) > 1 else {}
+        for row in plan.rows:
+            if row.slot not in logits and (found := self._row(row)) is not None:
+                logits[row.slot] = found
+        return logits
 
     def draw(
         self, slot: int, logits: Logits, sampler: Sampler, *, check: bool, allowed: bytes | None = None
@@ -77,6 +83,14 @@ class Stepper:
     def forget(self, slot: int) -> None:
         """The slot's request is over."""
         self._drawn.pop(slot, None)
+
+    def _together(self, rows: Sequence[RowPlan]) -> dict[int, Logits]:
+        """One forward of rows that are fed the token drawn for them last."""
+        memory = Together([self._slots.memory(row.slot) for row in rows])
+        tokens = mx.stack([self._drawn[row.slot] for row in rows])  # [B,1]
+        hidden = self._model(tokens, memory.span(1), memory)
+        logits = self._model.logits(hidden)[:, 0, :]  # [B,V]
+        return {row.slot: logits[number : number + 1] for number, row in enumerate(rows)}
 
     def _row(self, row: RowPlan) -> Logits | None:
         begin = row.begin

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from runner.cache.memory import Memory
+from runner.cache.base import LayerMemory
 from runner.cache.span import Span
 from runner.config.decoder import DecoderConfig
 from runner.layers import nn
@@ -32,7 +32,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(hidden, self.kv_heads * head_dim, bias=qkv_bias)
         self.o_proj = nn.Linear(self.heads * head_dim, hidden, bias=o_bias)
 
-    def __call__(self, x: mx.array, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         """[B,L,E] -> [B,L,E]."""
         found = self.attend(*self.project(x), span, memory)
         return self.o_proj(found.flatten(-2))
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         return queries, keys, values
 
     def attend(
-        self, queries: mx.array, keys: mx.array, values: mx.array, span: Span, memory: Memory
+        self, queries: mx.array, keys: mx.array, values: mx.array, span: Span, memory: LayerMemory
     ) -> mx.array:
         """Rotate, remember, attend: the shapes of `project` -> [B,L,H,D]."""
         queries = self.rope(queries.transpose(0, 2, 1, 3), span)  # [B,H,L,D]

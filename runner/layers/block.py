@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from runner.cache.memory import Memory
+from runner.cache.base import LayerMemory
 from runner.cache.span import Span
 from runner.config.decoder import DecoderConfig
 from runner.layers import nn
 
-Attend = Callable[[mx.array, Span, Memory], mx.array]
+Attend = Callable[[mx.array, Span, LayerMemory], mx.array]
 """The first half of a block, called as `Attention` is. Every kind is an `nn.Module`."""
 MLP = Callable[[mx.array], mx.array]
 """The second half of a block, [B,L,E] -> [B,L,E]. Every kind is an `nn.Module`."""
@@ -30,6 +30,6 @@ class Block(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def __call__(self, x: mx.array, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         x = x + self.self_attn(self.input_layernorm(x), span, memory)  # [B,L,E]
         return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
-from runner.cache.base import KeyValues
+from runner.cache.base import KeyValues, LayerMemory
 from runner.cache.kv import KVCache
 from runner.cache.memory import Memory
 from runner.cache.span import Span
@@ -38,7 +38,7 @@ class Decoder(nn.Module):
         self.layers = list(blocks)
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         x = self.embed(tokens)  # [B,L,E]
         for layer in self.layers:
             x = layer(x, span, memory)
@@ -70,7 +70,7 @@ class CausalLM(nn.Module):
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self._windows = tuple(windows)
 
-    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         return self.model(tokens, span, memory)
 
     def logits(self, hidden: mx.array) -> mx.array:

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from runner.cache.recurrent import RecurrentCache, State
+from runner.cache.base import States
+from runner.cache.recurrent import State
 from runner.layers import nn
 
 CHUNK = 32  # positions, T; a power of 2
@@ -167,7 +168,7 @@ class GatedDeltaNet(nn.Module):
         """
         raise NotImplementedError
 
-    def __call__(self, x: mx.array, cache: RecurrentCache) -> mx.array:
+    def __call__(self, x: mx.array, cache: States) -> mx.array:
         """[B,L,E] -> [B,L,E]."""
         batch, length, _ = x.shape
         mixed, gate, raw_rate, raw_decay = self.project(x)

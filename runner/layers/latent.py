@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from runner.cache.latent import LatentCache
-from runner.cache.memory import Memory
+from runner.cache.base import Latents, LayerMemory
 from runner.cache.span import Span
 from runner.config.decoder import DecoderConfig
 from runner.config.latent import LatentConfig
@@ -75,7 +74,7 @@ class Attention(nn.Module):
         self.unembed_out = HeadLinear(config.latent, config.value, heads)
         self.o_proj = nn.Linear(heads * config.value, hidden, bias=config.bias)
 
-    def __call__(self, x: mx.array, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         """[B,L,E] -> [B,L,E]."""
         batch, length, _ = x.shape
         content, rotated = self.project_queries(x, span)
@@ -104,12 +103,14 @@ class Attention(nn.Module):
 
     def absorbing_is_less(self, length: int, kept: int) -> bool:
         """Whether fewer multiplications are absorbed than expanded, for each head."""
+        if length == 1:  # less from the second position on, and all that several rows at once can do
+            return True
         maps, pairs = self.latent * (self.content + self.value), length * kept
         absorbed = length * maps + pairs * 2 * (self.latent + self.rotated)
         expanded = kept * maps + pairs * (self.content + self.rotated + self.value)
         return absorbed < expanded
 
-    def absorbed(self, content: mx.array, rotated: mx.array, span: Span, storage: LatentCache) -> mx.array:
+    def absorbed(self, content: mx.array, rotated: mx.array, span: Span, storage: Latents) -> mx.array:
         """[B,H,L,C] and [B,H,L,R] over what is kept -> [B,H,L,W]. Whole rows stand for the values, because a slice
         of them would be copied.
         """
@@ -122,7 +123,7 @@ class Attention(nn.Module):
             out = out.swapaxes(1, 2)  # [B,H,1,Z+R]
         return self.unembed_out(out[..., : self.latent])
 
-    def expanded(self, content: mx.array, rotated: mx.array, span: Span, storage: LatentCache) -> mx.array:
+    def expanded(self, content: mx.array, rotated: mx.array, span: Span, storage: Latents) -> mx.array:
         """The same."""
         keys = storage.kept()  # [B,1,S,Z+R]
         batch, _, kept, _ = keys.shape

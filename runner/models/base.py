@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
+from runner.cache.base import LayerMemory
 from runner.cache.memory import Memory
 from runner.cache.span import Span
 
@@ -26,7 +27,7 @@ class Model(Protocol):
     vocab_size: int
     context_length: int
 
-    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         """Token ids [B,L] int32 at the span's positions -> hidden states [B,L,E] after the last norm.
 
         The memory then holds the span, too.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
+from runner.cache.base import LayerMemory
 from runner.cache.memory import Memory
 from runner.cache.rotating import RotatingKVCache
 from runner.cache.span import Span
@@ -157,7 +158,7 @@ class SandwichBlock(Block):
         self.pre_feedforward_layernorm = ZeroCentredNorm(hidden, eps)
         self.post_feedforward_layernorm = ZeroCentredNorm(hidden, eps)
 
-    def __call__(self, x: mx.array, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         attended = self.self_attn(self.input_layernorm(x), span, memory)  # [B,L,E]
         x = x + self.post_attention_layernorm(attended)  # [B,L,E]
         changed = self.mlp(self.pre_feedforward_layernorm(x))  # [B,L,E]

@@ -27,6 +27,7 @@ from functools import partial
 
 import mlx.core as mx
 
+from runner.cache.base import LayerMemory
 from runner.cache.memory import Memory
 from runner.cache.rotating import RotatingKVCache
 from runner.cache.span import Span
@@ -64,7 +65,7 @@ class Attention(nn.Module):
         if not kind.k_eq_v:
             self.v_proj = nn.Linear(hidden, self.kv_heads * kind.head_dim, bias=bias)
 
-    def __call__(self, x: mx.array, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         """[B,L,E] -> [B,L,E]."""
         batch, length, _ = x.shape
         queries = self.q_norm(self.q_proj(x).reshape(batch, length, self.heads, -1))  # [B,L,H,D]
@@ -106,7 +107,7 @@ class Block(nn.Module):
             self.per_layer_projection = nn.Linear(config.ple_width, hidden, bias=False)
             self.post_per_layer_input_norm = nn.RMSNorm(hidden, eps)
 
-    def __call__(self, x: mx.array, own: mx.array | None, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, x: mx.array, own: mx.array | None, span: Span, memory: LayerMemory) -> mx.array:
         """[B,L,E] and this layer's embeddings [B,L,P], if there are any -> [B,L,E]."""
         attended = self.self_attn(self.input_layernorm(x), span, memory)  # [B,L,E]
         x = x + self.post_attention_layernorm(attended)
@@ -157,7 +158,7 @@ class PerLayerDecoder(Decoder):
             self.per_layer_model_projection = nn.Linear(hidden, width, bias=False)
             self.per_layer_projection_norm = nn.RMSNorm(self.width, config.rms_norm_eps)
 
-    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         x = self.embed(tokens)  # [B,L,E]
         own = self.embed_per_layer(tokens, x)
         for layer, embedded in zip(self.layers, own, strict=True):

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 
+from runner.cache.base import LayerMemory
 from runner.cache.kv import KVCache
 from runner.cache.memory import Memory
 from runner.cache.recurrent import RecurrentCache
@@ -53,7 +54,7 @@ class GatedAttention(Attention):
         self.q_norm = ZeroCentredNorm(head_dim, eps)
         self.k_norm = ZeroCentredNorm(head_dim, eps)
 
-    def __call__(self, x: mx.array, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         both, keys, values = self.project(x)  # [B,L,H,2*D], [B,L,K,D], [B,L,K,D]
         queries, gate = mx.split(both, 2, axis=-1)  # [B,L,H,D]
         found = self.attend(self.q_norm(queries), self.k_norm(keys), values, span, memory)  # [B,L,H,D]
@@ -123,7 +124,7 @@ class LinearBlock(nn.Module):
         self.input_layernorm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
 
-    def __call__(self, x: mx.array, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         x = x + self.linear_attn(self.input_layernorm(x), memory.recurrent[self.layer])  # [B,L,E]
         return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]
 

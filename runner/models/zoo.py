@@ -32,6 +32,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from runner.cache.base import LayerMemory
 from runner.cache.borrowed import BorrowedCaches
 from runner.cache.memory import Memory
 from runner.cache.span import Span
@@ -142,7 +143,7 @@ class Model(nn.Module):
         self._theirs.eval()  # no dropout
         _refuse_packed(self._theirs, kind)
 
-    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         """[B,L] -> raw logits [B,L,V]."""
         storage = memory.borrowed
         assert storage is not None

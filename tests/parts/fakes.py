@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from runner.cache.base import Storage
+from runner.cache.base import LayerMemory, Storage
 from runner.cache.kv import KVCache
 from runner.cache.memory import Memory
 from runner.cache.recurrent import RecurrentCache
@@ -39,24 +39,25 @@ class ScriptedModel:
         self.fail_at: int | None = None
         self.forwarded: list[int] = []  # lengths of the forwards
 
-    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
-        offset, length = span.offset, span.length
+    def __call__(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
+        batch, length = tokens.shape
         self.forwarded.append(length)
-        keys = tokens.astype(mx.float32).reshape(1, 1, length, 1)
+        keys = tokens.astype(mx.float32).reshape(batch, 1, length, 1)
         for layer in range(2):
             self.write(layer, memory, keys, span)
             if self.fail_at is not None and span.offset + length > self.fail_at:
                 raise RuntimeError("[metal::malloc] Attempting to allocate 99 bytes\nwhich is too much")
-        return mx.arange(offset, offset + length).reshape(1, length, 1)
+        starts = mx.array([row.offset for row in span.rows])
+        return (starts[:, None] + mx.arange(length))[..., None]  # [B,L,1]
 
     def logits(self, hidden: mx.array) -> mx.array:
         following = [*self.script, tiny.EOS_ID]
         rows = [min(max(int(p) - self.start, 0), len(following) - 1) for p in _numbers(hidden)]
         chosen = mx.array([following[row] for row in rows])
         logits = (mx.arange(self.vocab_size) == chosen[:, None]) * 10.0
-        return logits.reshape(1, len(rows), self.vocab_size)
+        return logits.reshape(*hidden.shape[:2], self.vocab_size)
 
-    def write(self, layer: int, memory: Memory, keys: mx.array, span: Span) -> None:
+    def write(self, layer: int, memory: LayerMemory, keys: mx.array, span: Span) -> None:
         memory.attention[layer].attend(keys, keys, keys, span, scale=1.0)
 
     def make_memory(self) -> Memory:
@@ -75,7 +76,7 @@ class ScriptedModel:
 class RecurrentModel(ScriptedModel):
     """A ScriptedModel whose second layer is recurrent: its state is all tokens so far."""
 
-    def write(self, layer: int, memory: Memory, keys: mx.array, span: Span) -> None:
+    def write(self, layer: int, memory: LayerMemory, keys: mx.array, span: Span) -> None:
         if layer == 0:
             super().write(layer, memory, keys, span)
         else:

@@ -10,6 +10,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from runner.cache.memory import Memory
+from runner.cache.together import Together
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
 from runner.models import build
@@ -86,3 +87,12 @@ class Conversation:
 def logits(model: Model, tokens: Sequence[int], sizes: Sequence[int] = ()) -> mx.array:
     """Logits [T,V] of the tokens, from an empty memory."""
     return Conversation(model).feed(tokens, sizes)
+
+
+def decoded_together(model: Model, rows: Sequence[Conversation], tokens: Sequence[int]) -> mx.array:
+    """Logits [B,V] behind one token more for each row, in one forward."""
+    memory = Together([row.memory for row in rows])
+    hidden = model(mx.array(list(tokens), mx.int32)[:, None], memory.span(1), memory)
+    found = model.logits(hidden)[:, 0]
+    mx.eval(found)
+    return found

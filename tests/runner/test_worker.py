@@ -129,7 +129,7 @@ def test_a_failed_request_leaves_no_array_behind(
         worker.generate(GenerateRequest("p"), answer)
         assert isinstance(answer.end(), Failed)
     worker.unload().result(WAIT_S)
-    assert worker.status.memory == before
+    assert worker.status.memory <= before  # less, if what other tests left was collected meanwhile
 
 
 def test_a_model_is_replaced_as_a_whole_and_a_failed_load_changes_nothing(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from runner import models
+from runner.cache.base import Attending, Latents, LayerMemory, States
 from runner.cache.kv import KVCache
 from runner.cache.memory import Memory
 from runner.cache.slots import Slots
@@ -93,7 +96,7 @@ class Recording:
         self.seen: list[mx.array] = []
         self.fail_in: int | None = None  # forwards from now
 
-    def __call__(self, tokens: mx.array, span: Span, memory: Memory) -> mx.array:
+    def __call__(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         if self.fail_in is not None:
             self.fail_in -= 1
             if self.fail_in < 0:
@@ -101,8 +104,8 @@ class Recording:
                     self.inner(tokens, span, memory)
                     raise RuntimeError("injected")
                 last = max(memory.attention)  # the layers before it have moved by then
-                half = Memory({**memory.attention, last: _Failing()}, recurrent=memory.recurrent)
-                return self.inner(tokens, span, half)
+                half = {**memory.attention, last: _Failing()}
+                return self.inner(tokens, span, _Half(half, memory.latent, memory.recurrent))
         return self.inner(tokens, span, memory)
 
     def logits(self, hidden: mx.array) -> mx.array:
@@ -121,6 +124,16 @@ class Recording:
 
     def load_weights(self, file_or_weights: Any, strict: bool = True) -> Any:
         return self
+
+
+@dataclass(frozen=True)
+class _Half:
+    """The LayerMemory of a forward that fails."""
+
+    attention: Mapping[int, Attending]
+    latent: Mapping[int, Latents]
+    recurrent: Mapping[int, States]
+    borrowed: None = None
 
 
 class _Failing(KVCache):

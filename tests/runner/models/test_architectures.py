@@ -18,7 +18,7 @@ from runner.models.base import Model
 from tests.parts.architectures import CASES
 from tests.parts.arrays import difference
 from tests.parts.case import some_tokens
-from tests.parts.models import Conversation, logits, made
+from tests.parts.models import Conversation, decoded_together, logits, made
 from tests.parts.references import reference
 from tests.parts.references.base import Reference
 
@@ -62,6 +62,22 @@ def test_decoding_gives_the_logits_of_mlx_lm(name: str) -> None:
     conversation = Conversation(pair(name)[0])
     parts = [conversation.feed(TOKENS[:5]), conversation.feed(TOKENS[5:], (1,))]
     assert difference(mx.concatenate(parts), expected(name)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rows_that_decode_together_have_the_logits_of_mlx_lm(name: str) -> None:
+    """Four rows of different lengths, one of which leaves half way; each is where it would be alone."""
+    model, _ = pair(name)
+    lengths = [5, 40, 23, 64]
+    rows = [Conversation(model) for _ in lengths]
+    for row, length in zip(rows, lengths, strict=True):
+        row.feed(TOKENS[:length], (20,))
+    for turn in range(8):
+        if turn == 4:
+            del rows[1]
+        places = [row.offset for row in rows]
+        found = decoded_together(model, rows, [TOKENS[place] for place in places])
+        assert difference(found, expected(name)[mx.array(places)]) < TOLERANCE
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

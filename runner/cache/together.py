@@ -1,0 +1,120 @@
+"""Several rows' memories as one, for a forward that all of them take part in, each with one position.
+
+What a layer computes for itself (products, norms, experts) it computes for all rows at once, and reads its weights
+once. What it remembers stays where it is: each row's storage, which attends for its row alone. So no row's keys are
+moved or padded, whoever joins or leaves, and a row's attention is what it is without company.
+
+Knows nothing about tokens, models or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import mlx.core as mx
+
+from runner.cache.base import Attending, Mask
+from runner.cache.latent import LatentCache
+from runner.cache.memory import Memory
+from runner.cache.recurrent import RecurrentCache, State
+from runner.cache.span import Span
+
+Storage = TypeVar("Storage")
+Rows = TypeVar("Rows")
+
+
+class Together:
+    """The memories of several rows, in the order of the batch. Slots go on owning each."""
+
+    def __init__(self, rows: Sequence[Memory]) -> None:
+        self.attention = _by_layer([row.attention for row in rows], AttendingRows)
+        self.latent = _by_layer([row.latent for row in rows], LatentRows)
+        self.recurrent = _by_layer([row.recurrent for row in rows], RecurrentRows)
+        self.borrowed = None  # mlx-lm's models go row by row
+        self._rows = rows
+
+    def span(self, length: int) -> Span:
+        """The next `length` positions of each row."""
+        return Span.together([row.span(length) for row in self._rows])
+
+
+class AttendingRows:
+    """The storages of one layer: Attending, row by row."""
+
+    def __init__(self, rows: Sequence[Attending]) -> None:
+        self._rows = rows
+
+    def attend(
+        self,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        span: Span,
+        *,
+        scale: float,
+        sinks: mx.array | None = None,
+    ) -> mx.array:
+        parts = zip(self._rows, span.rows, _apart(queries), _apart(keys), _apart(values), strict=True)
+        return mx.concatenate(
+            [storage.attend(q, k, v, row, scale=scale, sinks=sinks) for storage, row, q, k, v in parts]
+        )
+
+    def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
+        parts = zip(self._rows, span.rows, _apart(queries), strict=True)
+        return mx.concatenate([storage.look(q, row, scale=scale, sinks=sinks) for storage, row, q in parts])
+
+
+class LatentRows:
+    """The storages of one layer of latent attention."""
+
+    def __init__(self, rows: Sequence[LatentCache]) -> None:
+        self._rows = rows
+
+    @property
+    def offset(self) -> int:
+        """The largest of the rows'."""
+        return max(row.offset for row in self._rows)
+
+    def write(self, new: mx.array) -> None:
+        for storage, part in zip(self._rows, _apart(new), strict=True):
+            storage.write(part)
+
+    def look(self, queries: mx.array, span: Span, *, scale: float) -> mx.array:
+        parts = zip(self._rows, span.rows, _apart(queries), strict=True)
+        return mx.concatenate([storage.look(q, row, scale=scale) for storage, row, q in parts])
+
+    def kept(self) -> mx.array:
+        raise NotImplementedError("rows of different lengths are no array; a layer absorbs one position")
+
+    def mask(self, span: Span) -> Mask:
+        raise NotImplementedError("see `kept`")
+
+
+class RecurrentRows:
+    """The storages of one recurrent layer: their states become one, and are taken apart again."""
+
+    def __init__(self, rows: Sequence[RecurrentCache]) -> None:
+        self._rows = rows
+
+    @property
+    def state(self) -> State:
+        """Every row has one: its prompt was fed."""
+        states = [row.state or () for row in self._rows]
+        return tuple(mx.concatenate(list(parts)) for parts in zip(*states, strict=True))
+
+    def replace(self, state: State, length: int) -> None:
+        for number, storage in enumerate(self._rows):
+            # Contiguous, since a slice would hold on to the states of all rows.
+            storage.replace(tuple(mx.contiguous(part[number : number + 1]) for part in state), length)
+
+
+def _by_layer(
+    rows: Sequence[Mapping[int, Storage]], make: Callable[[Sequence[Storage]], Rows]
+) -> dict[int, Rows]:
+    return {layer: make([row[layer] for row in rows]) for layer in rows[0]}
+
+
+def _apart(batch: mx.array) -> list[mx.array]:
+    """[B,...] as B times [1,...]."""
+    return [batch[number : number + 1] for number in range(batch.shape[0])]

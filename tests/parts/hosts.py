@@ -179,6 +179,14 @@ def import_model(store: Path, source: Path, name: str, *more: str | Path) -> Non
     subprocess.run(command, env=environment, check=True, capture_output=True)
 
 
+def thinking_template(plain: Path, opening: str, closing: str) -> str:
+    """One whose model thinks, to a host, which takes what stands around .Thinking for the marks."""
+    text = plain.read_text()
+    thought = f"{{{{ if .Thinking }}}}{opening}{{{{ .Thinking }}}}{closing}{{{{ end }}}}"
+    assert text.count("{{ .Content }}") == 1
+    return text.replace("{{ .Content }}", thought + "{{ .Content }}")
+
+
 def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)]
 

@@ -23,7 +23,7 @@ from api.commands.command_line import Arguments, parse
 from api.process import lifecycle, logs
 from api.process.address import AddressTaken, bind
 from api.process.backend import mlx_needed
-from api.process.environment import log_level, max_queue, model_store
+from api.process.environment import log_level, max_queue, model_store, parallel
 from runner.errors import BackendMissing, RunnerError, ShuttingDown
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def main() -> NoReturn:
         signal.signal(number, lambda *_: ending.ask_to_stop())
     try:
         bound = bind(arguments.host, arguments.port)
-        worker = start_worker(ending, arguments.packed)
+        worker = start_worker(ending, arguments)
     except AddressTaken as error:
         ending.fatal(error, lifecycle.ADDRESS)
     except BackendMissing as error:
@@ -106,11 +106,17 @@ def main() -> NoReturn:
     lifecycle.leave(lifecycle.STOPPED, handler)
 
 
-def start_worker(ending: Ending, packed: bool) -> Worker:
-    """The MLX thread; packed: see `Arguments`. Raises BackendMissing where MLX cannot be imported."""
+def start_worker(ending: Ending, arguments: Arguments) -> Worker:
+    """The MLX thread. Raises BackendMissing where MLX cannot be imported."""
     with mlx_needed():
         from runner.worker import Worker
-    worker = Worker(max_queue(), ending.worker_died, model_store(), packed=packed)
+    worker = Worker(
+        max_queue(),
+        ending.worker_died,
+        model_store(),
+        packed=arguments.packed,
+        parallel=arguments.parallel or parallel(),
+    )
     worker.start()
     return worker
 

@@ -147,11 +147,19 @@ class Cancelled(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """busy: a request has it. tokens: how many it holds, those of an unfinished answer as of a short while ago."""
+
+    busy: bool
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What anyone may know without waiting for the MLX thread.
 
     ready: a model is there to answer. progress: percent of the model that is, or was last, being loaded.
-    memory: bytes that MLX holds. context_length: tokens.
+    memory: bytes that MLX holds. context_length: tokens. slots: of the loaded model, by number.
     """
 
     ready: bool = False
@@ -159,3 +167,4 @@ class Status:
     progress: int = 0
     context_length: int = 0
     memory: int = 0
+    slots: tuple[SlotStatus, ...] = ()

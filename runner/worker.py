@@ -40,7 +40,7 @@ from runner.loading.loader import load
 from runner.machine import device, memory
 from runner.store.resolve import DEFAULT_STORE, open_model
 from runner.text.tokenizer import Tokenizer
-from runner.types import Failed, GenerateRequest, Grammar, Outlet, Status
+from runner.types import Failed, GenerateRequest, Grammar, Outlet, SlotStatus, Status
 
 log = logging.getLogger(__name__)
 
@@ -85,11 +85,13 @@ class Worker:
         store: Path = DEFAULT_STORE,
         *,
         packed: bool = False,  # see `loader.load`
+        parallel: int = 1,  # requests answered at once
     ) -> None:
         self._limit = limit
         self._on_death = on_death
         self._store = store
         self._packed = packed
+        self._parallel = parallel
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -240,6 +242,7 @@ class Worker:
             if self._engine is None:
                 raise ModelNotLoaded
             self._engine.admit(job.request, job.outlet, job.cancelled)
+            self._publish(slots=self._slots())
         except RunnerError as error:
             job.outlet.emit(Failed(str(error), error.status))
         except Exception as error:  # rule 5
@@ -273,6 +276,7 @@ class Worker:
                 open_model(reference, self._store),
                 lambda share: self._publish(progress=int(100 * share)),
                 packed=self._packed,
+                slots=self._parallel,
             )
         except Exception:
             self._publish(progress=100 if self._loaded else 0)
@@ -282,15 +286,21 @@ class Worker:
     def _take(self, loaded: LoadedModel) -> None:
         self._loaded, self._engine = loaded, Engine(loaded, self._housekeep)
         loaded.grammars.prepare_ahead()
-        self._publish(ready=True, model=loaded.name, context_length=loaded.context_length)
+        self._publish(
+            ready=True, model=loaded.name, context_length=loaded.context_length, slots=self._slots()
+        )
 
     def _unload(self) -> None:
         self._loaded = self._engine = None
-        self._publish(ready=False, model="", context_length=0, progress=0)
+        self._publish(ready=False, model="", context_length=0, progress=0, slots=())
 
     def _housekeep(self) -> None:
         memory.release_buffers()
-        self._publish(memory=memory.used())
+        self._publish(memory=memory.used(), slots=self._slots())
+
+    def _slots(self) -> tuple[SlotStatus, ...]:
+        held = [] if self._loaded is None else self._loaded.slots.held()
+        return tuple(SlotStatus(busy, tokens) for busy, tokens in held)
 
     def _publish(self, **changes: object) -> None:
         self._status = replace(self._status, **changes)  # type: ignore[arg-type]  # names checked by replace

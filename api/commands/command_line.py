@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from api.process.environment import MAX_PARALLEL
 from runner.store.resolve import DEMO
 
 DEFAULT_HOST = "127.0.0.1"
@@ -35,6 +36,7 @@ environment:
   OLLAMA_MODELS     the model store (default ~/.ollama/models)
   OLLAMA_DEBUG      1 logs more, 2 logs everything
   OLLAMA_MAX_QUEUE  how many requests may wait before the next one gets 503 (default 512)
+  OLLAMA_NUM_PARALLEL  how many requests are answered at once (default 1)
 
 exit codes:
   0 asked to stop   2 usage   3 address in use   4 model cannot be loaded   5 MLX thread died   7 parent gone
@@ -45,7 +47,8 @@ exit codes:
 class Arguments:
     """What was asked for. hosted: spawned by a host process, so our life depends on its.
 
-    packed: keep quantized weights packed on a CPU.
+    packed: keep quantized weights packed on a CPU. parallel: how many requests are answered at once; None if
+    nothing was said.
     """
 
     model: str
@@ -53,6 +56,7 @@ class Arguments:
     port: int
     hosted: bool
     packed: bool = False
+    parallel: int | None = None
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -65,7 +69,11 @@ def parse(argv: Sequence[str]) -> Arguments:
         parser.error("runner needs --model NAME")
     if not 0 <= options.port <= 65535:
         parser.error(f"--port {options.port}: expected 0 to 65535")
-    return Arguments(options.model or DEMO, options.host, options.port, hosted, options.packed)
+    if options.parallel is not None and not 1 <= options.parallel <= MAX_PARALLEL:
+        parser.error(f"--parallel {options.parallel}: expected 1 to {MAX_PARALLEL}")
+    return Arguments(
+        options.model or DEMO, options.host, options.port, hosted, options.packed, options.parallel
+    )
 
 
 def _parser(hosted: bool) -> argparse.ArgumentParser:
@@ -104,6 +112,13 @@ def _parser(hosted: bool) -> argparse.ArgumentParser:
         "-packed",
         action="store_true",
         help="keep quantized weights packed on a CPU: less memory, slower (elsewhere they always are)",
+    )
+    add(
+        "--parallel",
+        "-parallel",
+        metavar="N",
+        type=int,
+        help="requests to answer at once, each with a KV cache of its own (default: OLLAMA_NUM_PARALLEL or 1)",
     )
     add("--verbose", "-verbose", action="store_true", help="accepted and ignored; see OLLAMA_DEBUG")
     add("--version", "-version", action="version", version=f"mlx-runner {version('mlx-runner')}")

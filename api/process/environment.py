@@ -13,6 +13,7 @@ from runner.store.resolve import DEFAULT_STORE
 
 TRUE = ("1", "t", "T", "TRUE", "true", "True")
 DEFAULT_MAX_QUEUE = 512
+MAX_PARALLEL = 64
 
 
 def variable(name: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -44,3 +45,11 @@ def max_queue(environ: Mapping[str, str] = os.environ) -> int:
     """OLLAMA_MAX_QUEUE: how many requests may wait; what is not a positive number means the default."""
     value = variable("OLLAMA_MAX_QUEUE", environ)
     return int(value) if value.isdecimal() and int(value) > 0 else DEFAULT_MAX_QUEUE
+
+
+def parallel(environ: Mapping[str, str] = os.environ) -> int:
+    """OLLAMA_NUM_PARALLEL: how many requests are answered at once; what is not 1 to MAX_PARALLEL means 1, as 0
+    does, with which a host leaves the choice to itself.
+    """
+    value = variable("OLLAMA_NUM_PARALLEL", environ)
+    return int(value) if value.isdecimal() and 1 <= int(value) <= MAX_PARALLEL else 1

@@ -78,6 +78,7 @@ def status_record(status: Status) -> dict[str, Any]:
         "ContextLength": status.context_length,
         "Memory": status.memory,
         "model": status.model,
+        "slots": [{"busy": slot.busy, "tokens": slot.tokens} for slot in status.slots],
     }
 
 

@@ -88,6 +88,13 @@ class Slots:
         """Whether a request can have a slot now."""
         return any(slot.state is _State.FREE for slot in self._slots)
 
+    def held(self) -> list[tuple[bool, int]]:
+        """Of each slot whether a request has it, and how many tokens it holds."""
+        return [
+            (slot.state is not _State.FREE, len(slot.tokens) if slot.state is _State.FREE else _fed(slot))
+            for slot in self._slots
+        ]
+
     def tokens(self, number: int) -> list[int]:
         """The tokens whose keys and values a slot holds."""
         return list(self._slots[number].tokens)
@@ -154,6 +161,10 @@ class Slots:
 
     def _shared(self, slot: _Slot, prompt: Sequence[int]) -> int:
         return min(common_prefix(slot.tokens, prompt), len(prompt) - 1)
+
+
+def _fed(slot: _Slot) -> int:
+    return slot.memory.offset if slot.memory is not None and slot.state is _State.BEGUN else 0
 
 
 def _log_match(matched: int, shared: int, total: int) -> None:

@@ -34,8 +34,9 @@ log = logging.getLogger(__name__)
 NAMED_AT_MOST = 5  # tensors in an error message
 
 
-def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> LoadedModel:
-    """Bring a model into memory. packed: leave quantized weights as they are on a CPU, too.
+def load(files: ModelFiles, progress: Progress, *, packed: bool = False, slots: int = 1) -> LoadedModel:
+    """Bring a model into memory. packed: leave quantized weights as they are on a CPU, too. slots: how many
+    requests can be answered at once.
 
     Raises BadModelFiles for broken, missing or contradicting files and UnsupportedModel for a model that is
     whole but not one of ours; both name what they mean.
@@ -63,7 +64,7 @@ def load(files: ModelFiles, progress: Progress, *, packed: bool = False) -> Load
         model=model,
         tokenizer=tokenizer,
         grammars=Grammars(tokenizer, model.vocab_size),
-        slots=Slots(model.make_memory),
+        slots=Slots(model.make_memory, slots),
         context_length=model.context_length,
         prefill_chunk=device.prefill_chunk(),
     )

@@ -123,3 +123,30 @@ PENALTIES: dict[str, Any] = {
     "frequency_penalty": st.sampled_from([0.0, 0.3]),
     "logit_bias": st.sampled_from([(), ((3, 2.5), (0, -1.5))]),
 }
+
+
+RARE = 5.0  # below so many expected draws a token is counted with the others of its kind
+DEVIATIONS = 3.09  # a right die is beyond them once in a thousand seeds
+
+
+def follows(seen: Sequence[int], expected: Distribution) -> bool:
+    """Whether draws look like draws from a distribution: a chi-square test, its limit by Wilson and Hilferty."""
+    count, draws = Counter(seen), len(seen)
+    if any(expected.get(token, 0.0) == 0.0 for token in count):
+        return False
+    groups: list[tuple[float, float]] = []  # expected, seen
+    rest = [0.0, 0.0]
+    for token, share in expected.items():
+        if draws * share >= RARE:
+            groups.append((draws * share, count[token]))
+        else:
+            rest = [rest[0] + draws * share, rest[1] + count[token]]
+    if rest[0] >= RARE:
+        groups.append((rest[0], rest[1]))
+    elif rest[1] > RARE + DEVIATIONS * math.sqrt(RARE):
+        return False
+    degrees = len(groups) - 1
+    assert degrees > 0, "one token takes it all: nothing is tested"
+    statistic = sum((met - wanted) ** 2 / wanted for wanted, met in groups)
+    narrowed = 2 / (9 * degrees)
+    return statistic < degrees * (1 - narrowed + DEVIATIONS * math.sqrt(narrowed)) ** 3

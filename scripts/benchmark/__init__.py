@@ -1,1 +1,1 @@
-"""What scripts/bench.py is made of: three things to measure, two orders to measure them in, and the reports."""
+"""What scripts/bench.py is made of: what is measured, the orders to measure it in, and the reports."""

@@ -8,7 +8,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmark import against, beside, inside, models, plots, reference, structured
+from benchmark import (
+    against,
+    beside,
+    inside,
+    load,
+    load_report,
+    models,
+    plots,
+    reference,
+    reference_server,
+    structured,
+)
 from benchmark.samples import Trouble
 
 DESCRIPTION = """\
@@ -25,6 +36,17 @@ With --against DIR, the runners of two checkouts, this one and DIR, each install
 prompts to both in turn, and the quotients of their speeds. With --structured the pipeline with a grammar and
 without one, in turn. With --draw FILE nothing is measured: what was printed before becomes a picture.
 
+With --clients 1,2,4 load over HTTP: so many clients at once, each with a connection of its own and one request
+after the other, on a fresh runner and on a fresh mlx_lm.server, which comes first for every other number. Prompts
+are of three lengths, up to --prompt; one request of eight is left half-way. Measured at the client, with prefill:
+
+    tok/s         tokens of all clients over the time in which none was done with its last request (busy), or until
+                  the last token of all (whole). The runner's records count tokens. An event of mlx_lm.server with
+                  text is one, and its last event counts them all
+    first token   from sending a request to the first record of its answer
+    gap           between two records of an answer that brought tokens
+    differ        answers under load that are not, to the letter, what the same server says to a client alone
+
 Decoding is greedy and end-of-sequence tokens are banned, so every request generates as many tokens as asked for,
 and the texts must be equal. Each prompt begins differently, so no prefix cache helps. Prefill speed is prompt
 tokens over the time to the first token; decode speed is the tokens after the first over the time that they took.
@@ -39,6 +61,7 @@ examples:
   scripts/bench.py --against ../before                   is this checkout as fast as that one?
   scripts/bench.py --against .                           how much the same code differs from itself
   scripts/bench.py --structured --rounds 40              what structured output costs
+  scripts/bench.py --clients 1,2,4,8 --parallel 8        many at once, beside mlx_lm.server
   scripts/bench.py --draw speed.svg one.json two.json    a picture of saved reports
   OPENBLAS_NUM_THREADS=1 scripts/bench.py --against ../before --rounds 320      closer: five minutes on a CPU
 
@@ -52,12 +75,16 @@ you lose, into scripts/BENCH.md.
 # machine shall happen to both.
 BESIDE = (256, 64, 5)
 AGAINST = (128, 32, 96)
+CLIENTS = (256, 64, 4)  # rounds are the questions of each client
 
 
 def main() -> None:
     arguments = parse()
     if arguments.reference:
         reference.serve(arguments.model)
+        return
+    if arguments.reference_server:
+        reference_server.serve(arguments.model, arguments.port)
         return
     size = (arguments.prompt, arguments.generate, arguments.rounds)
     try:
@@ -67,6 +94,15 @@ def main() -> None:
         if arguments.against is not None:
             report = against.measure(arguments.model, arguments.against, *size)
             table = against.print_table
+        elif arguments.clients is not None:
+            report = load.measure(
+                arguments.model,
+                *size,
+                clients=arguments.clients,
+                parallel=arguments.parallel,
+                with_mlx_lm=not arguments.without_mlx_lm,
+            )
+            table = load_report.print_table
         elif arguments.structured:
             report = structured.measure(arguments.model, *size)
             table = structured.print_table
@@ -97,19 +133,29 @@ def parse() -> argparse.Namespace:
         default=models.DEMO,
         help=f"{known} or a Hugging Face model directory (default: %(default)s)",
     )
-    usual = "(default: {0}, with --against {1})"
-    shown = [usual.format(*both) for both in zip(BESIDE, AGAINST, strict=True)]
+    usual = "(default: {0}, with --against {1}, with --clients {2})"
+    shown = [usual.format(*each) for each in zip(BESIDE, AGAINST, CLIENTS, strict=True)]
     add("--prompt", metavar="N", type=int, help=f"prompt tokens {shown[0]}")
     add("--generate", metavar="N", type=int, help=f"generated tokens {shown[1]}")
-    add("--rounds", metavar="R", type=int, help=f"rounds after a warm-up {shown[2]}")
+    add("--rounds", metavar="R", type=int, help=f"rounds after a warm-up, or requests of a client {shown[2]}")
     add("--without-mlx-lm", action="store_true", help="measure our own side only")
-    add("--against", metavar="DIR", type=Path, help="another checkout, with a .venv of its own")
-    add("--structured", action="store_true", help="what an answer in JSON costs")
-    add("--draw", metavar="FILE", type=Path, help="draw the REPORTs into this file, .svg or .png")
+    other = parser.add_mutually_exclusive_group().add_argument
+    other("--against", metavar="DIR", type=Path, help="another checkout, with a .venv of its own")
+    other("--structured", action="store_true", help="what an answer in JSON costs")
+    other(
+        "--clients",
+        metavar="N,N,...",
+        type=client_numbers,
+        help="load of so many clients, one after the other",
+    )
+    other("--draw", metavar="FILE", type=Path, help="draw the REPORTs into this file, .svg or .png")
+    add("--parallel", metavar="N", type=int, help="handed to the runner, with --clients")
     add("reports", metavar="REPORT", nargs="*", type=Path, help="what this command printed, with --draw")
     add("--reference", action="store_true", help=argparse.SUPPRESS)  # the mlx-lm process
+    add("--reference-server", action="store_true", help=argparse.SUPPRESS)  # the mlx_lm.server process
+    add("--port", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    usual_size = BESIDE if arguments.against is None else AGAINST
+    usual_size = AGAINST if arguments.against is not None else CLIENTS if arguments.clients else BESIDE
     for name, number in zip(("prompt", "generate", "rounds"), usual_size, strict=True):
         if getattr(arguments, name) is None:
             setattr(arguments, name, number)
@@ -117,13 +163,29 @@ def parse() -> argparse.Namespace:
         parser.error("--draw needs at least one REPORT, and a REPORT needs --draw")
     if arguments.prompt < 2 or arguments.generate < 2 or arguments.rounds < 1:
         parser.error("--prompt and --generate need at least 2, --rounds at least 1")
+    if arguments.parallel is not None and not arguments.clients:
+        parser.error("--parallel needs --clients")
     return arguments
+
+
+def client_numbers(text: str) -> list[int]:
+    numbers = [int(part) if part.isdecimal() else 0 for part in text.split(",")]
+    if min(numbers) < 1 or len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of different numbers from 1 on, as in 1,2,4")
+    return numbers
 
 
 def print_head(report: dict[str, Any]) -> None:
     where = report["machine"]
+    what = load_report.described(report) if "clients" in report else rounds_of(report)
     print(
         f"{where['cpu']}, {where['cores']} cores, {where['system']}; MLX {where['mlx']} on {where['device']}\n"
-        f"{report['model']}: {report['prompt_tokens']} tokens in, {report['generated_tokens']} out,"
-        f" medians of {report['rounds']} rounds\n"
+        f"{report['model']}: {what}\n"
+    )
+
+
+def rounds_of(report: dict[str, Any]) -> str:
+    return (
+        f"{report['prompt_tokens']} tokens in, {report['generated_tokens']} out,"
+        f" medians of {report['rounds']} rounds"
     )

@@ -1,4 +1,4 @@
-"""A runner as a process of its own, and what it answers over HTTP. It may be of another checkout.
+"""A server as a process of its own, and what a runner answers over HTTP. It may be of another checkout.
 
 Knows nothing about the runner's insides.
 """
@@ -28,7 +28,7 @@ START_LIMIT_S = 600.0
 
 @dataclass(frozen=True)
 class Server:
-    """A spawned runner: where it listens, when it first answered at all and when it first said 200."""
+    """A spawned server: where it listens, when it first answered at all and when it first said 200."""
 
     port: int
     answered_s: float
@@ -50,8 +50,8 @@ def command_of(checkout: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def spawned(command: Sequence[str], model: str) -> Iterator[Server]:
-    """From spawn to the first 200, then until the end of the block."""
+def spawned(command: Sequence[str], model: str, name: str = "the runner") -> Iterator[Server]:
+    """From spawn to the first 200, then until the end of the block. name: what an error calls it."""
     port = _free_port()
     # A PYTHONPATH would put one checkout's code in front of another's.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -70,7 +70,7 @@ def spawned(command: Sequence[str], model: str) -> Iterator[Server]:
                 now = time.perf_counter() - began
                 answered = answered or (now if status else 0.0)
                 if process.poll() is not None or now > START_LIMIT_S:
-                    raise Trouble(f"the runner did not start: {_last_line(errors)}")
+                    raise Trouble(f"{name} did not start: {_last_line(errors)}")
                 time.sleep(POLL_S)
             ready = time.perf_counter() - began
             yield Server(port, answered or ready, ready)

@@ -58,6 +58,48 @@ def test_two_checkouts_are_measured_round_by_round(tiny_model: Path) -> None:
         assert low <= found["median"] <= high
 
 
+LOAD = ["--prompt", "24", "--generate", "4", "--rounds", "3"]
+
+
+def assert_loads_are_true(measured: dict[str, Any]) -> None:
+    """Of the six requests of two clients the last is left after two tokens."""
+    for levels in measured["load"].values():
+        one, two = levels["1"], levels["2"]
+        assert [one["tokens"], two["tokens"]] == [3 * 4, 5 * 4 + 2]
+        assert [one["left"], two["left"]] == [0, 1]
+        for found, asked in ((one, 3), (two, 6)):
+            assert [found["failed"], found["compared"], found["differ"]] == [0, asked, 0], found
+            assert 0 < found["first_token_s"]["p50"] <= found["first_token_s"]["p99"]
+            assert 0 < found["gap_s"]["p50"] <= found["gap_s"]["p99"] <= found["gap_s"]["worst"]
+            assert found["tokens_per_s"] > 0
+            assert found["tokens_per_s_whole"] > 0
+
+
+def test_clients_at_once_get_what_a_client_alone_gets() -> None:
+    done = run("--clients", "1,2", "--without-mlx-lm", *LOAD)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert list(measured["load"]) == ["runner"]
+    assert_loads_are_true(measured)
+
+
+@pytest.mark.slow
+def test_clients_ask_the_server_of_mlx_lm_the_same() -> None:
+    done = run("--clients", "1,2", *LOAD)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert list(measured["load"]) == ["runner", "mlx_lm.server"]
+    assert measured["alone"] == {"asked": 6, "same_on_both": 6}
+    assert_loads_are_true(measured)
+
+
+@pytest.mark.parametrize("numbers", ["0", "1,,2", "2,2"])
+def test_numbers_of_clients_that_make_no_sense_are_refused(numbers: str) -> None:
+    done = run(f"--clients={numbers}")
+    assert done.returncode == 2
+    assert f"{numbers!r} is no list of different numbers from 1 on" in done.stderr
+
+
 def test_a_checkout_without_an_installed_runner_is_named(tmp_path: Path) -> None:
     done = run("--against", tmp_path)
     assert done.returncode == 1

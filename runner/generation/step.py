@@ -17,6 +17,7 @@ import mlx.core as mx
 from runner.cache.slots import Slots
 from runner.cache.together import Together
 from runner.errors import RunnerError
+from runner.generation.masks import Masks
 from runner.generation.plan import RowPlan, StepPlan
 from runner.generation.sampling import Draw, Drawn, Sampler
 from runner.models.base import Model
@@ -50,6 +51,7 @@ class Stepper:
     def __init__(self, model: Model, slots: Slots) -> None:
         self._model = model
         self._slots = slots
+        self._masks = Masks(model.vocab_size)
         self._drawn: dict[int, mx.array] = {}  # by slot: the token that the next plan may feed, [1]
 
     def forward(self, plan: StepPlan) -> dict[int, Logits]:
@@ -69,9 +71,9 @@ class Stepper:
         self, slot: int, logits: Logits, sampler: Sampler, *, check: bool, allowed: bytes | None = None
     ) -> Pending:
         """Choose from logits [1,V]; a plan may then feed the token to the slot. check: whether they are finite.
-        allowed: a byte for each token, 0 if it may not come.
+        allowed: a bit for each token, set if it may come.
         """
-        draw = sampler(logits, None if allowed is None else _array(allowed))
+        draw = sampler(logits, None if allowed is None else self._masks.array(allowed))
         self._drawn[slot] = draw.token
         return Pending(draw, mx.isfinite(logits).all() if check else None)
 
@@ -106,8 +108,3 @@ class Stepper:
             return self._model.logits(hidden[:, -1:, :])[:, 0, :]
         mx.eval(memory.arrays())
         return None
-
-
-def _array(values: bytes) -> mx.array:
-    """Bytes as uint8."""
-    return mx.array(memoryview(values))  # type: ignore[arg-type]  # the stub has no buffers

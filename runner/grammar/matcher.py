@@ -21,8 +21,10 @@ class Matcher:
         self._inner = inner
 
     def allowed(self) -> bytes:
-        """A byte for each token id, not 0 if it may come next. Raises RunnerError if that cannot be worked out."""
-        mask = self._inner.compute_logit_bias()
+        """A bit for each token id, set if it may come next, in words of 32, lowest first. Raises RunnerError if
+        that cannot be worked out.
+        """
+        mask = self._inner.compute_bitmask()
         if self._inner.is_error():
             raise RunnerError(f"grammar: {_line(self._inner)}")
         return mask

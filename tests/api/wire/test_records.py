@@ -97,4 +97,11 @@ def test_numbers_that_json_lacks_are_refused_rather_than_sent() -> None:
 
 def test_status_has_the_hosts_keys() -> None:
     record = status_record(Status(ready=True, model="m", progress=100, context_length=512, memory=99))
-    assert record == {"status": 0, "progress": 100, "ContextLength": 512, "Memory": 99, "model": "m", "slots": []}
+    assert record == {
+        "status": 0,
+        "progress": 100,
+        "ContextLength": 512,
+        "Memory": 99,
+        "model": "m",
+        "slots": [],
+    }

@@ -12,6 +12,7 @@ from runner.grammar.vocabulary import Tokens, build
 from runner.text.tokenizer import Tokenizer
 from tests.parts import tiny
 from tests.parts.fakes import tokenizer
+from tests.parts.grammars import allowed
 
 PADDED = 320
 
@@ -54,10 +55,6 @@ def matcher(coder: Tokenizer, grammar: str, width: int = PADDED) -> Matcher:
     vocabulary = build(coder, width)
     assert vocabulary is not None
     return Matcher(LLMatcher(vocabulary, grammar))
-
-
-def allowed(found: Matcher) -> set[int]:
-    return {token for token, may in enumerate(found.allowed()) if may}
 
 
 @pytest.mark.parametrize("coder", [tokenizer(), sentencepiece()], ids=["byte-level", "sentencepiece"])

@@ -1,4 +1,4 @@
-"""What grammars allow, on the device: bits of llguidance's become an array, once for each set of tokens.
+"""What grammars allow, on the device: bits become an array to be added to logits, once for each set of tokens.
 
 An answer comes back to the same sets again and again (inside a string, for one), and bringing a new one to a GPU
 takes longer than all other work of the draw. So the last ones stay there.
@@ -10,11 +10,12 @@ Knows nothing about grammars.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 import mlx.core as mx
 
-KEPT = 128
+KEPT = 32
 WORD = 32  # bits
 
 
@@ -27,7 +28,7 @@ class Masks:
         self._kept: OrderedDict[bytes, mx.array] = OrderedDict()
 
     def array(self, bits: bytes) -> mx.array:
-        """A bit for each token, in words of 32, lowest first -> [V] bool."""
+        """A bit for each token, in words of 32, lowest first -> [V] float32: 0 if set, else minus infinity."""
         known = self._kept.get(bits)
         if known is None:
             known = self._kept[bits] = self._expanded(bits)
@@ -40,4 +41,4 @@ class Masks:
     def _expanded(self, bits: bytes) -> mx.array:
         words = mx.array(memoryview(bits).cast("I"))  # type: ignore[arg-type]  # the stub has no buffers
         flat = ((words[:, None] >> self._bits) & 1).reshape(-1)
-        return flat[: self._vocab_size].astype(mx.bool_)
+        return mx.where(flat[: self._vocab_size], 0.0, -math.inf)

@@ -26,7 +26,6 @@ Knows nothing about text, stop strings or caches.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -111,12 +110,14 @@ class Sampler:
         self._top_logprobs = top_logprobs
 
     def __call__(self, logits: mx.array, allowed: mx.array | None = None) -> Draw:
-        """Raw logits [1,V], any float type -> the next token. allowed [V] bool: which may come."""
+        """Raw logits [1,V], any float type -> the next token. allowed [V]: 0, or minus infinity for a token that may
+        not come.
+        """
         raw = logits[0].astype(mx.float32)
         if self._mask is not None:
             raw = self._mask(raw)
         if allowed is not None:
-            raw = mx.where(allowed, raw, -math.inf)
+            raw = raw + allowed
         counts = None if self._history is None else self._history.counts
         key = None if self._chain.is_greedy else words(draw_key(self._seed, self._drawn))
         token = self._chain(raw, counts, key)

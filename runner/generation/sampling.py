@@ -110,8 +110,8 @@ class Sampler:
         self._top_logprobs = top_logprobs
 
     def __call__(self, logits: mx.array, allowed: mx.array | None = None) -> Draw:
-        """Raw logits [1,V], any float type -> the next token. allowed [V]: 0, or minus infinity for a token that may
-        not come.
+        """Raw logits [1,V], any float type -> the next token. allowed [V]: 0, or minus infinity for a token that
+        may not come.
         """
         raw = logits[0].astype(mx.float32)
         if self._mask is not None:

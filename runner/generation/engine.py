@@ -12,6 +12,7 @@ Knows nothing about threads, queues or HTTP.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from runner.errors import EmptyPrompt, RunnerError
@@ -97,12 +98,14 @@ class Engine:
         rows, plan = self._scheduler.plan()
         unread = self._unread
         self._stepping = [*rows, *(row for row, _ in unread)]
+        started = time.monotonic()
         logits = self._stepper.forward(plan)
         ready = [row for row in rows if row.slot in logits]
         bound = [row for row in ready if row.matcher is not None]
         self._unread = [(row, self._draw(row, logits[row.slot])) for row in ready if row.matcher is None]
         self._stepper.begin((pending for _, pending in self._unread), [logits[row.slot] for row in bound])
-        if len(ready) < len(rows):  # a chunk of a prompt was fed
+        if len(ready) < len(rows):  # a chunk of a prompt was fed, and computed
+            self._scheduler.took(time.monotonic() - started)
             self._housekeep()
         for row, pending in unread:
             self._read(row, pending)

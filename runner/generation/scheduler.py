@@ -1,8 +1,13 @@
 """Who does what in the next step.
 
 All rows that decode take part in every step; of the prompts that are still to be fed, the one that came first gives
-one chunk. So a row that decodes waits for at most one chunk of somebody's prompt. A row whose reader does not read
-rests: it stays out of the plan until there is room again.
+one chunk. So a row that decodes waits for at most one chunk of somebody's prompt, and for a smaller one than a
+prompt gets that is alone. A row whose reader does not read rests: it stays out of the plan until there is room
+again.
+
+A chunk is bounded in time too, since a cancel waits for it: behind a long context, or on a slow device, the usual
+number of positions can take seconds. So a chunk that took too long halves the next ones, and a quick one doubles
+them again.
 
 Knows nothing about arrays, text or slots' storages.
 """
@@ -16,6 +21,9 @@ from runner.generation.plan import Begin, RowPlan, StepPlan
 
 log = logging.getLogger(__name__)
 
+LONG_S, SHORT_S = 0.5, 0.1  # of a chunk; the next ones are then halved or doubled
+SMALLEST = 16  # positions; below, a chunk costs nearly as much as a larger one
+IN_COMPANY = 4  # a chunk is so many times smaller while others decode
 RESERVE_AT_MOST = 4096  # generated positions for which room is kept ahead; beyond, buffers grow by half
 
 
@@ -24,8 +32,15 @@ class Scheduler:
 
     def __init__(self, chunk: int) -> None:
         """chunk: positions that a prefill forward may have."""
-        self._chunk = chunk
+        self._largest = self._chunk = chunk
         self.rows: list[Generation] = []
+
+    def took(self, seconds: float) -> None:
+        """How long the last chunk of a prompt took, whatever its size."""
+        if seconds > LONG_S:
+            self._chunk = max(self._chunk // 2, min(SMALLEST, self._largest))
+        elif seconds < SHORT_S:
+            self._chunk = min(self._chunk * 2, self._largest)
 
     def gone(self) -> list[Generation]:
         """Those whose answers nobody wants any more."""
@@ -45,16 +60,20 @@ class Scheduler:
         plans = [_decode(row) for row in rows]
         if feeding is not None:
             rows.append(feeding)
-            plans.append(self._feed(feeding))
+            plans.append(self._feed(feeding, self._size(bool(plans))))
         return rows, StepPlan(tuple(plans))
 
-    def _feed(self, row: Generation) -> RowPlan:
+    def _size(self, in_company: bool) -> int:
+        """Positions of a chunk; in company: others decode."""
+        return max(self._chunk // IN_COMPANY, min(SMALLEST, self._chunk)) if in_company else self._chunk
+
+    def _feed(self, row: Generation, size: int) -> RowPlan:
         """The next chunk of a prompt; its tail goes alone, since only behind it logits are wanted."""
         start, end = row.fed, len(row.prompt)
         last = start + row.tail >= end
         if not last:
-            end = min(start + self._chunk, end - row.tail)
-            _log_progress(row, self._chunk)
+            end = min(start + size, end - row.tail)
+            _log_progress(row, size)
         begin = Begin(row.matched, len(row.prompt) + min(row.limit, RESERVE_AT_MOST))
         first = start == row.matched
         row.fed = end

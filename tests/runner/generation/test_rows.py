@@ -1,0 +1,172 @@
+"""Several requests at once: each gets what it gets alone, whoever comes and goes."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import pytest
+
+from runner.cache.slots import Slots
+from runner.generation.alone import complete
+from runner.generation.engine import Engine
+from runner.loading.loaded_model import LoadedModel
+from runner.types import Chunk, Done, Event, Failed, GenerateRequest, Grammar, SamplingOptions
+from tests.parts.architectures import CASES
+from tests.parts.fakes import RecurrentModel, ScriptedModel, loaded, request, saying, text_of
+from tests.parts.models import made
+from tests.parts.references import reference
+
+KINDS = {
+    "plain": "LlamaForCausalLM",
+    "windowed": "MistralForCausalLM",
+    "rotating": "GptOssForCausalLM",
+    "recurrent": "Qwen3NextForCausalLM",
+    "latent": "Glm4MoeLiteForCausalLM",
+    "shared": "Gemma4ForCausalLM",
+}
+"""A kind of storage -> an architecture that has it."""
+REQUESTS, SLOTS = 34, 4
+
+
+@dataclass
+class Client:
+    """An outlet that has no room now and then, and a reader who may leave."""
+
+    leaves_after: int | None
+    draw: random.Random
+    events: list[Event] = field(default_factory=list)
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def has_room(self) -> bool:
+        return self.draw.random() < 0.8
+
+    def is_set(self) -> bool:
+        return self.leaves_after is not None and len(self.events) > self.leaves_after
+
+    @property
+    def text(self) -> str:
+        return text_of(self.events)
+
+    @property
+    def end(self) -> object:
+        last = self.events[-1]
+        return last.reason if isinstance(last, Done) else last
+
+
+@cache
+def model(kind: str) -> LoadedModel:
+    case = next(case for case in CASES.values() if case.architecture == KINDS[kind])
+    return loaded(made(case, reference(case).checkpoint()))
+
+
+def fresh(kind: str, slots: int) -> LoadedModel:
+    """The model with nothing in its slots."""
+    known = model(kind)
+    return replace(known, slots=Slots(known.model.make_memory, slots))
+
+
+def drawn(draw: random.Random) -> GenerateRequest:
+    """Prompts share beginnings; options are of every kind."""
+    prompt = "one two three "[: draw.randrange(1, 14)] + "".join(draw.choices("abc ", k=draw.randrange(30)))
+    sampling = SamplingOptions(
+        temperature=draw.choice([0.0, 0.8, 1.5]),
+        top_k=draw.choice([0, 5]),
+        seed=draw.randrange(9),
+        repeat_last_n=draw.choice([0, 8]),
+        presence_penalty=draw.choice([0.0, 2.0]),
+    )
+    return request(
+        prompt,
+        max_tokens=draw.randrange(1, 16),
+        sampling=sampling,
+        stop=draw.choice([(), ("a",)]),
+        logprobs=draw.random() < 0.3,
+        grammar=draw.choice([None, None, Grammar("regex", "[a-f]{9}-[0-9]+"), Grammar("json_schema", "{}")]),
+    )
+
+
+def in_company(loaded_model: LoadedModel, wanted: list[GenerateRequest], draw: random.Random) -> list[Client]:
+    """All requests on one engine; they come when there is room, or a little later."""
+    engine = Engine(loaded_model, lambda: None)
+    clients = [Client(draw.choice([None, None, None, 2, 5]), draw) for _ in wanted]
+    coming = list(zip(wanted, clients, strict=True))
+    while coming or engine.is_live:
+        while coming and engine.has_room and draw.random() < 0.6:
+            one, client = coming.pop(0)
+            engine.admit(one, client, client)
+        engine.advance()
+    return clients
+
+
+def exhaust(engine: Engine) -> None:
+    while engine.is_live:
+        engine.advance()
+
+
+def logprobs_of(events: list[Event]) -> list[float]:
+    return [entry.logprob for event in events if isinstance(event, Chunk) for entry in event.logprobs]
+
+
+@pytest.mark.parametrize("slots", [1, SLOTS])
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_requests_get_what_each_gets_alone(kind: str, slots: int) -> None:
+    draw = random.Random(f"{kind} {slots}")
+    wanted = [drawn(draw) for _ in range(REQUESTS)]
+    for one, client in zip(wanted, in_company(fresh(kind, slots), wanted, draw), strict=True):
+        alone = complete(fresh(kind, 1), one)
+        if client.leaves_after is not None and isinstance(client.end, Failed):
+            assert text_of(alone).startswith(client.text)
+            continue
+        assert client.text == text_of(alone)
+        assert isinstance(alone[-1], Done)
+        assert client.end == alone[-1].reason
+        assert logprobs_of(client.events) == pytest.approx(logprobs_of(alone), abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [ScriptedModel, RecurrentModel])
+def test_rows_that_decode_share_a_forward(kind: type[ScriptedModel]) -> None:
+    known = saying("abcdef", "p")
+    engine = Engine(replace(known, slots=Slots(known.model.make_memory, 2)), lambda: None)
+    clients = [Client(None, random.Random()) for _ in range(2)]
+    for client in clients:
+        client.has_room = lambda: True  # type: ignore[method-assign]
+        engine.admit(request("p", max_tokens=5), client, client)
+    exhaust(engine)
+    assert [client.text for client in clients] == ["abcde", "abcde"]
+    assert isinstance(known.model, ScriptedModel)
+    assert len(known.model.forwarded) < 10  # alone they would be ten
+
+
+def test_a_step_that_fails_ends_its_rows_and_the_others_wait_in_peace() -> None:
+    known = saying("abcdefgh", "p")
+    assert isinstance(known.model, ScriptedModel)
+    engine = Engine(replace(known, slots=Slots(known.model.make_memory, 3)), lambda: None)
+    clients = [Client(None, random.Random(seed)) for seed in range(2)]
+    for client in clients:
+        client.has_room = lambda: True  # type: ignore[method-assign]
+        engine.admit(request("p"), client, client)
+    known.model.fail_at = 4
+    with pytest.raises(RuntimeError):
+        exhaust(engine)
+    engine.fail("out of memory")
+    assert [client.events[-1] for client in clients] == [Failed("out of memory")] * 2
+    known.model.fail_at = None
+    third = Client(None, random.Random())
+    third.has_room = lambda: True  # type: ignore[method-assign]
+    engine.admit(request("p"), third, third)
+    exhaust(engine)
+    assert third.text == "abcdefgh"
+
+
+def test_a_request_takes_the_free_slot_that_holds_most_of_its_prompt() -> None:
+    known = saying("", "p")
+    slots = Slots(known.model.make_memory, 2)
+    both = replace(known, slots=slots)
+    for prompt in ("first question", "second question"):
+        complete(both, request(prompt, max_tokens=1))
+    assert slots.match(known.tokenizer.encode("first question?")).matched == len("first question")
+    assert slots.match(known.tokenizer.encode("second thought")).matched == len("second ")

@@ -49,13 +49,18 @@ class Serving:
 
 @contextlib.contextmanager
 def serving(
-    model: Path | None, *, limit: int = 512, send_buffer: int | None = None, **app_options: Any
+    model: Path | None,
+    *,
+    limit: int = 512,
+    parallel: int = 1,
+    send_buffer: int | None = None,
+    **app_options: Any,
 ) -> Iterator[Serving]:
     """Serve a model on a free port; without one, a runner that has none loaded yet.
 
     send_buffer: bytes that the system keeps for a client that does not read; its own default is megabytes.
     """
-    worker = Worker(limit, deaths.append)
+    worker = Worker(limit, deaths.append, parallel=parallel)
     worker.start()
     bound = bind("127.0.0.1", 0)
     if send_buffer is not None:

@@ -66,3 +66,23 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for word in ("--model", "curl", "OLLAMA_DEBUG", "exit codes", "Hugging Face"):
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("words", "parallel"),
+    [([], None), (["--parallel", "4"], 4), (["runner", "-model", "x", "-parallel=1"], 1)],
+)
+def test_how_many_at_once_is_a_number_or_left_to_the_environment(
+    words: list[str], parallel: int | None
+) -> None:
+    assert parse(words).parallel == parallel
+
+
+@pytest.mark.parametrize("number", ["0", "65", "-1", "many"])
+def test_a_number_at_once_that_is_none_is_a_usage_error(
+    number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        parse(["--parallel", number])
+    assert left.value.code == 2
+    assert number in capsys.readouterr().err

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from runner.errors import BadGrammar
 from runner.schemas import objects, strings, values
-from runner.schemas.context import Context, Schema
+from runner.schemas.context import Context, Schema, Writing
 from runner.schemas.references import BOUNDS, LONELY, Place
 from runner.schemas.values import wrong
-
-if TYPE_CHECKING:
-    from runner.schemas.writing import Writer
 
 MAX_CONSTANTS = 20_000
 NEAREST = 1e-9
@@ -22,7 +18,7 @@ BY_CODE_POINT = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 
 
 def written(
-    writer: Writer, place: Place, value: Schema, depth: int, context: Context
+    writer: Writing, place: Place, value: Schema, depth: int, context: Context
 ) -> tuple[Schema, list[object]]:
     """The keywords, and schemas to hold the value to besides."""
     own: Schema = {}
@@ -46,7 +42,7 @@ def written(
     return own, extra
 
 
-def _types(writer: Writer, place: Place, value: Schema, context: Context) -> object:
+def _types(writer: Writing, place: Place, value: Schema, context: Context) -> object:
     """A host takes a schema of properties for one of objects, though the drafts do not."""
     if "type" in value:
         return values.types(place, value["type"])
@@ -57,7 +53,7 @@ def _types(writer: Writer, place: Place, value: Schema, context: Context) -> obj
     return "array" if "items" in value or "prefixItems" in value else None
 
 
-def _constants(writer: Writer, place: Place, value: Schema, own: Schema) -> None:
+def _constants(writer: Writing, place: Place, value: Schema, own: Schema) -> None:
     if "const" in value:
         with writer.trying(place):
             own["const"] = _constant(writer, place, "const", value["const"])
@@ -69,7 +65,7 @@ def _constants(writer: Writer, place: Place, value: Schema, own: Schema) -> None
             own["enum"] = [_constant(writer, place, "enum", item) for item in listed]
 
 
-def _constant(writer: Writer, place: Place, keyword: str, value: object) -> object:
+def _constant(writer: Writing, place: Place, keyword: str, value: object) -> object:
     writer.constants += _size(value)
     if writer.constants > MAX_CONSTANTS:
         raise BadGrammar(f"the values of its enum and const are more than {MAX_CONSTANTS:,}; list fewer")
@@ -91,7 +87,7 @@ def _texts(value: object) -> list[str]:
     return [text for item in inside for text in _texts(item)] if isinstance(inside, list) else []
 
 
-def _bound(writer: Writer, place: Place, keyword: str, value: Schema, own: Schema) -> None:
+def _bound(writer: Writing, place: Place, keyword: str, value: Schema, own: Schema) -> None:
     """Draft 4's booleans make the inclusive bound an exclusive one."""
     inclusive = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}.get(keyword)
     given = value[keyword]
@@ -117,7 +113,7 @@ def _moved(inclusive: str, bound: int, other: object) -> float:
     return min([bound - NEAREST, *known])
 
 
-def _arrays(writer: Writer, place: Place, value: Schema, depth: int, own: Schema) -> None:
+def _arrays(writer: Writing, place: Place, value: Schema, depth: int, own: Schema) -> None:
     for keyword in ("minItems", "maxItems"):
         if keyword in value:
             own[keyword] = values.count(place, keyword, value[keyword])
@@ -135,7 +131,7 @@ def _arrays(writer: Writer, place: Place, value: Schema, depth: int, own: Schema
         own["items"] = writer.standalone(writer.document.child(place, rest), depth + 1)
 
 
-def _schemas(writer: Writer, place: Place, keyword: str, depth: int) -> list[object]:
+def _schemas(writer: Writing, place: Place, keyword: str, depth: int) -> list[object]:
     assert isinstance(place.value, dict)
     inside = place.value[keyword]
     if not isinstance(inside, list):

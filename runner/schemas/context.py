@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 from runner.errors import BadGrammar
-from runner.schemas.references import Place
+from runner.schemas.references import Document, Place
 from runner.schemas.values import Unsupported
 
 Schema = dict[str, object]
@@ -50,3 +51,22 @@ class Trying:
             raise BadGrammar(f'"{error.keyword}" at {self.place.where} {error.why}') from error
         self.unenforced[error.keyword] = None
         return True
+
+
+class Writing(Protocol):
+    """What a keyword's own file needs of the Writer: it writes the schemas inside, and counts what is dear."""
+
+    document: Document
+    lenient: bool
+    constants: int
+    needs_code_points: list[str]
+    has_other_names: bool
+
+    def standalone(self, place: Place, depth: int) -> object:
+        """A schema of a value of its own."""
+
+    def trying(self, place: Place) -> Trying:
+        """Around what may be Unsupported."""
+
+    def spend(self, place: Place, keyword: str, amount: int) -> None:
+        """Count what costs the compiler much. Raises BadGrammar beyond the limit of a whole schema."""

@@ -7,24 +7,20 @@ after them, and could be written twice: the compiler does not remember them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from runner.errors import BadGrammar
 from runner.schemas import strings, values
-from runner.schemas.context import Context, Schema
+from runner.schemas.context import Context, Schema, Writing
 from runner.schemas.keywords import IN_PLACE
 from runner.schemas.references import Place
 from runner.schemas.values import Unsupported, wrong
-
-if TYPE_CHECKING:
-    from runner.schemas.writing import Writer
 
 MAX_PATTERNS = 64  # the compiler compares them in pairs
 MAX_OPTIONAL = 1_000  # its time grows with the square: 0.06 s
 MAX_COUNTED = 30  # it writes an object once for each of them
 
 
-def written(writer: Writer, place: Place, value: Schema, depth: int, context: Context, own: Schema) -> None:
+def written(writer: Writing, place: Place, value: Schema, depth: int, context: Context, own: Schema) -> None:
     required = value.get("required", [])
     if isinstance(required, bool):  # draft 3's, which no later draft has
         raise wrong(place, "required", "a list of keys")
@@ -49,7 +45,7 @@ def written(writer: Writer, place: Place, value: Schema, depth: int, context: Co
     _note_names(writer, place, own, context)
 
 
-def _schemas(writer: Writer, place: Place, keyword: str, depth: int) -> Schema:
+def _schemas(writer: Writing, place: Place, keyword: str, depth: int) -> Schema:
     assert isinstance(place.value, dict)
     inside = place.value[keyword]
     if not isinstance(inside, dict):
@@ -62,7 +58,7 @@ def _schemas(writer: Writer, place: Place, keyword: str, depth: int) -> Schema:
     return written
 
 
-def _pattern_properties(writer: Writer, place: Place, depth: int, own: Schema) -> None:
+def _pattern_properties(writer: Writing, place: Place, depth: int, own: Schema) -> None:
     inside = _schemas(writer, place, "patternProperties", depth)
     if len(inside) > MAX_PATTERNS:
         raise BadGrammar(
@@ -80,7 +76,7 @@ def _map(value: object) -> Schema:
     return value if isinstance(value, dict) else {}
 
 
-def _note_names(writer: Writer, place: Place, own: Schema, context: Context) -> None:
+def _note_names(writer: Writing, place: Place, own: Schema, context: Context) -> None:
     named = _map(own.get("properties"))
     optional = len(named.keys() - set(_listed(own)))
     if optional > MAX_OPTIONAL:
@@ -99,7 +95,7 @@ def _listed(own: Schema) -> list[str]:
     return required
 
 
-def _count_keys(writer: Writer, place: Place, value: Schema, context: Context, own: Schema) -> None:
+def _count_keys(writer: Writing, place: Place, value: Schema, context: Context, own: Schema) -> None:
     """minProperties and maxProperties, where the compiler counts right.
 
     A key that only a pattern or `additionalProperties` allows can be written twice, and counts once: so a least

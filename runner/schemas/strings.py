@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from runner.schemas import formats, values
-from runner.schemas.context import Schema
+from runner.schemas.context import Schema, Writing
 from runner.schemas.patterns import NotRegular, translated
 from runner.schemas.references import Place
 from runner.schemas.values import Unsupported, wrong
-
-if TYPE_CHECKING:
-    from runner.schemas.writing import Writer
 
 # A character that JSON can only spell by code point.
 BY_CODE_POINT = re.compile(r"(?<!-)\\x\{(?:[0-7BEF]|1[0-9A-F]|7F)\}(?!-)")
 
 
-def written(writer: Writer, place: Place, value: Schema, own: Schema, extra: list[object]) -> None:
+def written(writer: Writing, place: Place, value: Schema, own: Schema, extra: list[object]) -> None:
     for keyword in ("minLength", "maxLength"):
         if keyword in value:
             own[keyword] = values.count(place, keyword, value[keyword])
@@ -35,7 +31,7 @@ def written(writer: Writer, place: Place, value: Schema, own: Schema, extra: lis
         own["format"] = name
 
 
-def pattern(writer: Writer, place: Place, keyword: str, given: object) -> str:
+def pattern(writer: Writing, place: Place, keyword: str, given: object) -> str:
     if not isinstance(given, str):
         raise wrong(place, keyword, "a string")
     try:

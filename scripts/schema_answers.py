@@ -31,7 +31,7 @@ blanks around it and never more than a new line and 16 spaces inside. An answer 
 that many tokens, and a fresh matcher must accept its text. Every violation is printed whole.
 """
 EPILOG = """\
-examples:
+examples, in a shell that did `scripts/install dev && . .venv/bin/activate`:
   scripts/schema_answers.py                                  the demo model, 300 schemas: minutes on a CPU
   scripts/schema_answers.py --schemas 20 --temperatures 1.5
   scripts/schema_answers.py --model smollm2 --schemas 10     a published model, fetched if need be

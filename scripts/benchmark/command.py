@@ -53,7 +53,7 @@ tokens over the time to the first token; decode speed is the tokens after the fi
 """
 
 EPILOG = """\
-examples:
+examples, in a shell that did `scripts/install dev && . .venv/bin/activate`:
   scripts/bench.py                                       the demo model: 256 tokens in, 64 out, 5 rounds
   scripts/bench.py --model smollm2                       a published model of 135 M parameters, fetched if need be
   scripts/bench.py --model DIR --prompt 1024 --generate 128 --rounds 3

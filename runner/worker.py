@@ -11,8 +11,8 @@ yet cannot be evaluated on another one):
    another job its future. Nothing else leaves, except the Status snapshot, which is replaced as a whole.
 4. At most `limit` requests wait; the next one is refused with Busy. A request that is cancelled while it waits
    leaves the queue at once and costs the thread nothing.
-5. A request ends with exactly one Done or Failed, whatever happens to it. This thread's loop is one of two
-   catch-alls (the other guards the tokenizers library, whose panics are no Exception): it turns the exception
+5. A request ends with exactly one Done or Failed, whatever happens to it. This thread's loop is one of three
+   catch-alls (the others guard the tokenizers library and the translation of GBNF): it turns the exception
    into text, forgets it (a kept exception keeps its frames, and those keep
    arrays), fails the requests that took part in the step, and goes on.
 6. The thread never waits for a reader: a request whose outlet has no room rests, and `wake` says that it has some.

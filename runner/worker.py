@@ -35,6 +35,7 @@ from pathlib import Path
 
 from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
 from runner.generation.engine import Engine
+from runner.kernels.choice import rows_attention
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
 from runner.machine import device, memory
@@ -284,7 +285,8 @@ class Worker:
         self._take(loaded)
 
     def _take(self, loaded: LoadedModel) -> None:
-        self._loaded, self._engine = loaded, Engine(loaded, self._housekeep)
+        self._loaded = loaded
+        self._engine = Engine(loaded, self._housekeep, rows_attention())
         loaded.grammars.prepare_ahead()
         self._publish(
             ready=True, model=loaded.name, context_length=loaded.context_length, slots=self._slots()

@@ -59,14 +59,15 @@ BELOW = {
     "text": {"errors", "types"},
     "schemas": {"errors"},
     "grammar": {"errors", "schemas", "text", "types"},
-    "cache": {"machine"},
+    "kernels": {"machine"},
+    "cache": {"kernels", "machine"},
     "store": {"errors"},
     "quantization": {"errors", "machine", "store"},
     "importing": {"errors", "quantization", "store"},
     "layers": {"cache", "config", "errors", "quantization"},
     "models": {"cache", "config", "errors", "layers"},
     "loading": {"cache", "errors", "grammar", "layers", "machine", "models", "quantization", "store", "text"},
-    "generation": {"cache", "errors", "grammar", "loading", "machine", "models", "text", "types"},
+    "generation": {"cache", "errors", "grammar", "kernels", "loading", "machine", "models", "text", "types"},
 }
 """A room of runner/ -> the rooms that it may import, beside itself."""
 

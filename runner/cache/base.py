@@ -28,7 +28,9 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
+from runner.cache.lanes import Lane, LayerLanes
 from runner.cache.span import Span
+from runner.kernels.rows_attention import Own
 
 Mask = mx.array | str | None
 """What `mx.fast.scaled_dot_product_attention` takes: "causal", an array, or None for no mask."""
@@ -88,7 +90,20 @@ class Attending(Protocol):
 
 
 class KeyValues(Storage, Attending, Protocol):
-    """The keys and values of an attention layer."""
+    """The keys and values of an attention layer. While its row decodes in company, new positions stand in lanes."""
+
+    @property
+    def window(self) -> int | None:
+        """How far back a query sees, itself included; None: to the beginning."""
+
+    def own(self) -> Own:
+        """The buffers of what does not stand in a lane."""
+
+    def lend(self, lane: Lane, lanes: LayerLanes) -> None:
+        """From now on new positions stand in this lane, and only the lane knows how many."""
+
+    def settle(self) -> None:
+        """Take the lane's positions into the buffers, and leave the lane; nothing if there is none."""
 
 
 class Borrowed(Protocol):

@@ -44,5 +44,11 @@ class Buffer:
         assert self._array is not None
         return self._array[..., start:end, :]
 
+    @property
+    def whole(self) -> mx.array:
+        """All rows, [B,H,R,D]; the same holds for it."""
+        assert self._array is not None
+        return self._array
+
     def arrays(self) -> list[mx.array]:
         return [] if self._array is None else [self._array]

@@ -1,6 +1,7 @@
 """Plain storage: every key and value is kept, in one buffer each that is reserved ahead.
 
-When the room is used up the buffers grow by half, which copies what is there, once.
+When the room is used up the buffers grow by half, which copies what is there, once. While the row decodes in
+company, its last positions stand in a lane (`lanes.py`).
 
 Knows nothing about tokens, models or requests.
 """
@@ -11,20 +12,30 @@ import mlx.core as mx
 
 from runner.cache.base import Mask
 from runner.cache.buffer import Buffer
+from runner.cache.lanes import Lane, LayerLanes
 from runner.cache.span import Span
+from runner.kernels.rows_attention import Own
 
 STEP = 256  # rows; capacities are multiples of it
 
 
 class KVCache:
-    """KeyValues over two buffers of which rows [0, offset) are alive."""
+    """KeyValues over two buffers of which rows [0, held) are alive."""
 
     checkpointed = False
+    window: int | None = None  # how far back a query sees, itself included; None: to the beginning
 
     def __init__(self) -> None:
-        self.offset = 0
+        self._held = 0  # positions that do not stand in a lane
         self._wanted = 0
+        self._start = 0  # the position in row 0
         self._keys, self._values = Buffer(), Buffer()
+        self._lane: Lane | None = None
+        self._lanes: LayerLanes | None = None
+
+    @property
+    def offset(self) -> int:
+        return self._held if self._lane is None else self._held + self._lane.used
 
     @property
     def nbytes(self) -> int:
@@ -59,14 +70,26 @@ class KVCache:
             sinks=sinks,
         )
 
+    def own(self) -> Own:
+        return Own(self._keys.whole, self._values.whole, self._start, self._held)
+
+    def lend(self, lane: Lane, lanes: LayerLanes) -> None:
+        self._lane, self._lanes = lane, lanes
+
+    def settle(self) -> None:
+        lane, lanes = self._lane, self._lanes
+        self._lane = self._lanes = None
+        if lane is not None and lanes is not None and lane.used:
+            self._write(*lanes.read(lane), lane.used)
+
     def rewind(self, to: int) -> bool:
-        if not 0 <= to <= self.offset:
+        if not 0 <= to <= self._held:
             return False
-        self.offset = to
+        self._held = to
         return True
 
     def restorable(self, to: int) -> int:
-        return min(to, self.offset)
+        return min(to, self._held)
 
     def checkpoint(self) -> None:
         """Every position is one."""
@@ -78,18 +101,18 @@ class KVCache:
         return self._keys.arrays() + self._values.arrays()
 
     def _write(self, keys: mx.array, values: mx.array, length: int) -> None:
-        start, end = self.offset, self.offset + length
+        start, end = self._held, self._held + length
         if end > self._keys.rows:
             rows = roomy(end, self._wanted, self._keys.rows)
             self._keys.resize(rows, keys, slice(start))
             self._values.resize(rows, values, slice(start))
         self._keys.write(start, end, keys)
         self._values.write(start, end, values)
-        self.offset = end
+        self._held = end
 
     def _shown(self, length: int) -> tuple[int, int]:
         """The rows that the last `length` queries see together: [first, end)."""
-        return 0, self.offset
+        return 0, self._held
 
     def _mask(self, span: Span, shown: int) -> Mask:
         # "causal" aligns the last query with the last key, so it is right behind a prefix too.

@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from runner.cache.base import KeyValues, Storage
 from runner.cache.borrowed import BorrowedCaches
+from runner.cache.lanes import Lane, LayerLanes
 from runner.cache.latent import LatentCache
 from runner.cache.recurrent import RecurrentCache
 from runner.cache.span import Span
@@ -39,6 +40,7 @@ class Memory:
             *self.recurrent.values(),
             *([] if borrowed is None else [borrowed]),
         )
+        self.lane: Lane | None = None  # while the row decodes in company
 
     @property
     def offset(self) -> int:
@@ -61,11 +63,29 @@ class Memory:
         return any(storage.checkpointed for storage in self.storages)
 
     def span(self, length: int) -> Span:
-        """The next `length` positions."""
+        """The next `length` positions, without company."""
+        self.settle()
         return Span(self.offset, length)
+
+    def lend(self, lane: Lane, lanes: Mapping[int, LayerLanes]) -> None:
+        """The row joins others: new positions of the layers that have lanes stand there."""
+        self.lane = lane
+        for layer, layer_lanes in lanes.items():
+            self.attention[layer].lend(lane, layer_lanes)
+
+    def settle(self) -> None:
+        """The row leaves the others: all that it holds stands in its own buffers."""
+        if self.lane is None:
+            return
+        self.lane = None
+        for storage in self.attention.values():
+            storage.settle()
+        # Until it is computed, the old lanes of all rows are held.
+        mx.async_eval(self.arrays())  # type: ignore[no-untyped-call]  # the stub has no types
 
     def rewind(self, to: int) -> bool:
         """Forget everything from position `to` on; False if a storage cannot, and then they may not be level."""
+        self.settle()
         return all(storage.rewind(to) for storage in self.storages)
 
     def restorable(self, to: int) -> int:

@@ -24,19 +24,18 @@ class RotatingKVCache(WindowedKVCache):
 
     def __init__(self, window: int) -> None:
         super().__init__(window)
-        self._start = 0  # the position in row 0
         # Rows kept beyond the window, and rows to write before the next move.
         self._spare = max(1, window // 2)
 
     def rewind(self, to: int) -> bool:
-        if not 0 <= to <= self.offset or self.restorable(to) != to:
+        if not 0 <= to <= self._held or self.restorable(to) != to:
             return False
         self._start = min(self._start, to)  # where nothing is needed, nothing needs to be left
-        self.offset = to
+        self._held = to
         return True
 
     def restorable(self, to: int) -> int:
-        to = min(to, self.offset)
+        to = min(to, self._held)
         needed = min(to, self.window - 1)
         # If what `to` needs is gone, so is what any position before it needs; only 0 needs nothing.
         return 0 if needed and to - needed < self._start else to
@@ -50,7 +49,7 @@ class RotatingKVCache(WindowedKVCache):
         start, end = self._used, self._used + length
         self._keys.write(start, end, keys)
         self._values.write(start, end, values)
-        self.offset += length
+        self._held += length
 
     def _move(self, length: int, keys: mx.array, values: mx.array) -> None:
         """Take new buffers that begin with the rows that are still needed and have room for `length` more."""
@@ -59,11 +58,11 @@ class RotatingKVCache(WindowedKVCache):
         rows = kept + length + self._spare
         self._keys.resize(rows, keys, slice(used - kept, used))
         self._values.resize(rows, values, slice(used - kept, used))
-        self._start = self.offset - kept
+        self._start = self._held - kept
 
     def _shown(self, length: int) -> tuple[int, int]:
         return self._used - self._reach(length), self._used
 
     @property
     def _used(self) -> int:
-        return self.offset - self._start
+        return self._held - self._start

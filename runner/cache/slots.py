@@ -76,6 +76,7 @@ class Slots:
 
     def __init__(self, make_memory: Callable[[], Memory], count: int = 1) -> None:
         self._make_memory = make_memory
+        self.count = count
         self._slots = [_Slot() for _ in range(count)]
         self._requests = 0
         # How many of a prompt's last tokens are to be fed together, behind a checkpoint.
@@ -135,6 +136,7 @@ class Slots:
         if not begun:
             return
         memory = self.memory(number)
+        memory.settle()
         if not memory.is_level:
             offsets = [storage.offset for storage in memory.storages]
             log.warning("Slot emptied", extra={"slot": number, "offsets": offsets})

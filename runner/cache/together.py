@@ -1,8 +1,12 @@
 """Several rows' memories as one, for a forward that all of them take part in, each with one position.
 
 What a layer computes for itself (products, norms, experts) it computes for all rows at once, and reads its weights
-once. What it remembers stays where it is: each row's storage, which attends for its row alone. So no row's keys are
-moved or padded, whoever joins or leaves, and a row's attention is what it is without company.
+once. What it remembers stays where it is: no row's keys are moved or padded, whoever joins or leaves. Attention has
+two ways:
+
+    one by one   each row's storage writes and attends for its row
+    at once      where there is a kernel for it: new positions stand in lanes (`lanes.py`), and one operation
+                 attends for all rows
 
 Knows nothing about tokens, models or requests.
 """
@@ -14,35 +18,157 @@ from typing import TypeVar
 
 import mlx.core as mx
 
-from runner.cache.base import Attending, Mask
+from runner.cache.base import Attending, KeyValues, Mask
+from runner.cache.lanes import Lane, LayerLanes
 from runner.cache.latent import LatentCache
 from runner.cache.memory import Memory
 from runner.cache.recurrent import RecurrentCache, State
 from runner.cache.span import Span
+from runner.kernels.rows_attention import AtOnce, Query, RowsAttention
 
 Storage = TypeVar("Storage")
 Rows = TypeVar("Rows")
 
 
+class Company:
+    """The rows that decode together, from step to step, each under a number below `most`."""
+
+    def __init__(self, most: int, at_once: AtOnce | None = None) -> None:
+        """at_once: how attention goes at once; None: one by one."""
+        self._most = most
+        self._at_once = at_once
+        self._lanes: dict[int, LayerLanes] = {}
+        self._rows: Mapping[int, Memory] = {}
+        self._together: Together | None = None
+
+    def of(self, rows: Mapping[int, Memory]) -> Together:
+        """The memories of these rows as one. Who was there the last time and is not now settles."""
+        if self._together is None or not self._together.goes_on(rows):
+            self._settle(rows)
+            self._together, self._rows = self._joined(rows), rows
+        return self._together
+
+    def dissolve(self) -> None:
+        """A step failed: the lanes may hold what was never computed, and the rows are gone."""
+        self._lanes, self._rows, self._together = {}, {}, None
+
+    def _settle(self, rows: Mapping[int, Memory]) -> None:
+        """Whoever was there the last time and is not among these rows; everybody when a lane is full, since each
+        change costs all layers and rows a look.
+        """
+        full = any(memory.lane is not None and memory.lane.is_full for memory in rows.values())
+        for number, memory in self._rows.items():
+            if full or rows.get(number) is not memory:
+                memory.settle()
+
+    def _joined(self, rows: Mapping[int, Memory]) -> Together:
+        memories = list(rows.values())
+        lanes = self._lanes_for(memories[0])
+        for number, memory in rows.items():
+            if memory.lane is None and lanes:
+                memory.lend(Lane(number), lanes)
+        steps = Steps([memory.lane for memory in memories if memory.lane is not None])
+        at_once = {layer: self._rows_at_once(memories, layer, lanes[layer], steps) for layer in lanes}
+        return Together(rows, at_once, steps)
+
+    def _lanes_for(self, memory: Memory) -> dict[int, LayerLanes]:
+        """Those of the layers whose attention can go at once."""
+        if self._at_once is None:
+            return {}
+        for layer, storage in memory.attention.items():
+            if layer not in self._lanes and self._at_once.fits(storage.own()):
+                self._lanes[layer] = LayerLanes(self._most)
+        return self._lanes
+
+    def _rows_at_once(
+        self, memories: Sequence[Memory], layer: int, lanes: LayerLanes, steps: Steps
+    ) -> RowsAtOnce:
+        assert self._at_once is not None
+        storages = [memory.attention[layer] for memory in memories]
+        attend = self._at_once.make([storage.own() for storage in storages], storages[0].window, self._most)
+        return RowsAtOnce(attend, lanes, steps)
+
+
 class Together:
     """The memories of several rows, in the order of the batch. Slots go on owning each."""
 
-    def __init__(self, rows: Sequence[Memory]) -> None:
-        self.attention = _by_layer([row.attention for row in rows], AttendingRows)
-        self.latent = _by_layer([row.latent for row in rows], LatentRows)
-        self.recurrent = _by_layer([row.recurrent for row in rows], RecurrentRows)
+    def __init__(self, rows: Mapping[int, Memory], at_once: Mapping[int, Attending], steps: Steps) -> None:
+        """at_once: the layers whose rows attend at once. steps: of their lanes."""
+        memories = list(rows.values())
+        one_by_one: dict[int, Attending] = {
+            layer: RowsOneByOne([memory.attention[layer] for memory in memories])
+            for layer in memories[0].attention
+            if layer not in at_once
+        }
+        self.attention = one_by_one | dict(at_once)
+        self.latent = _by_layer([memory.latent for memory in memories], LatentRows)
+        self.recurrent = _by_layer([memory.recurrent for memory in memories], RecurrentRows)
         self.borrowed = None  # mlx-lm's models go row by row
-        self._rows = rows
+        self._rows = list(rows.items())
+        self._lanes = [memory.lane for memory in memories]
+        self._steps = steps
 
-    def span(self, length: int) -> Span:
-        """The next `length` positions of each row."""
-        return Span.together([row.span(length) for row in self._rows])
+    def goes_on(self, rows: Mapping[int, Memory]) -> bool:
+        """Whether the next step can have these rows: the same in the same order, with room in their lanes."""
+        return list(rows.items()) == self._rows and all(
+            memory.lane is lane and not (lane is not None and lane.is_full)
+            for (_, memory), lane in zip(self._rows, self._lanes, strict=True)
+        )
+
+    def span(self) -> Span:
+        """The next position of each row."""
+        span = Span.together([Span(memory.offset, 1) for _, memory in self._rows])
+        self._steps.advance(span)
+        return span
 
 
-class AttendingRows:
-    """The storages of one layer: Attending, row by row."""
+class Steps:
+    """Where the position of the present step stands in the lanes of some rows; all layers ask."""
 
-    def __init__(self, rows: Sequence[Attending]) -> None:
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = lanes
+        self.places = mx.array(0)  # [B] int32
+        self.longest = 0  # positions of the longest row, the new one included
+
+    def advance(self, span: Span) -> None:
+        if not self._lanes:
+            return
+        for lane in self._lanes:
+            lane.used += 1
+        self.places = mx.array([lane.place for lane in self._lanes], mx.int32)
+        self.longest = span.offset + 1
+
+
+class RowsAtOnce:
+    """The storages of one layer: Attending, in one operation."""
+
+    def __init__(self, attend: RowsAttention, lanes: LayerLanes, steps: Steps) -> None:
+        self._attend = attend
+        self._lanes = lanes
+        self._steps = steps
+
+    def attend(
+        self,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        span: Span,
+        *,
+        scale: float,
+        sinks: mx.array | None = None,
+    ) -> mx.array:
+        self._lanes.write(self._steps.places, keys, values)
+        return self.look(queries, span, scale=scale, sinks=sinks)
+
+    def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
+        query = Query(queries, self._steps.places, scale, sinks, self._steps.longest)
+        return self._attend(query, self._lanes.lanes)
+
+
+class RowsOneByOne:
+    """The storages of one layer: Attending, one by one."""
+
+    def __init__(self, rows: Sequence[KeyValues]) -> None:
         self._rows = rows
 
     def attend(

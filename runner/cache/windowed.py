@@ -19,16 +19,16 @@ class WindowedKVCache(KVCache):
 
     def __init__(self, window: int) -> None:
         super().__init__()
-        self.window = window
+        self.window: int = window
 
     def _shown(self, length: int) -> tuple[int, int]:
-        return self.offset - self._reach(length), self.offset
+        return self._held - self._reach(length), self._held
 
     def _mask(self, span: Span, shown: int) -> Mask:
-        if span.length == 1 or self.offset <= self.window:
+        if span.length == 1 or self._held <= self.window:
             return super()._mask(span, shown)
         return span.window_mask(self.window, shown)
 
     def _reach(self, length: int) -> int:
         """How many of the positions written the last `length` queries can see, all together."""
-        return min(self.offset, self.window - 1 + length)
+        return min(self._held, self.window - 1 + length)

@@ -21,6 +21,7 @@ from runner.generation.meter import Meter
 from runner.generation.sampling import make_sampler
 from runner.generation.scheduler import Scheduler
 from runner.generation.step import Logits, Pending, Stepper
+from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
 from runner.text.output import Output
 from runner.types import Cancelled, Failed, GenerateRequest, Outlet, Started
@@ -31,14 +32,16 @@ RELEASE_EVERY = 256  # generated tokens between two returns of unused buffers
 class Engine:
     """Belongs to the MLX thread."""
 
-    def __init__(self, loaded: LoadedModel, housekeep: Callable[[], None]) -> None:
+    def __init__(
+        self, loaded: LoadedModel, housekeep: Callable[[], None], at_once: AtOnce | None = None
+    ) -> None:
         """housekeep: called between prefill chunks, now and then while decoding, and after each end; it returns
-        unused buffers.
+        unused buffers. at_once: see `Stepper`.
         """
         self._loaded = loaded
         self._housekeep = housekeep
         self._scheduler = Scheduler(loaded.prefill_chunk)
-        self._stepper = Stepper(loaded.model, loaded.slots)
+        self._stepper = Stepper(loaded.model, loaded.slots, at_once)
         self._unread: list[tuple[Generation, Pending]] = []  # draws that were begun
         self._stepping: list[Generation] = []  # whom an exception now would hit
 
@@ -116,6 +119,7 @@ class Engine:
 
     def fail(self, message: str) -> None:
         """An exception came out of `advance`: every row that took part ends, and its slot is empty."""
+        self._stepper.fail()
         for row in [row for row in self._scheduler.rows if row in self._stepping]:
             self._fail(row, Failed(message))
 

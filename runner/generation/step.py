@@ -15,11 +15,12 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from runner.cache.slots import Slots
-from runner.cache.together import Together
+from runner.cache.together import Company
 from runner.errors import RunnerError
 from runner.generation.masks import Masks
 from runner.generation.plan import RowPlan, StepPlan
 from runner.generation.sampling import Draw, Drawn, Sampler
+from runner.kernels.rows_attention import AtOnce
 from runner.models.base import Model
 
 Logits = mx.array
@@ -48,9 +49,11 @@ class Pending(NamedTuple):
 class Stepper:
     """Carries out plans over the slots of one model."""
 
-    def __init__(self, model: Model, slots: Slots) -> None:
+    def __init__(self, model: Model, slots: Slots, at_once: AtOnce | None = None) -> None:
+        """at_once: how rows that decode together attend at once; None: one by one."""
         self._model = model
         self._slots = slots
+        self._company = Company(slots.count, at_once)
         self._masks = Masks(model.vocab_size)
         self._drawn: dict[int, mx.array] = {}  # by slot: the token that the next plan may feed, [1]
 
@@ -86,11 +89,15 @@ class Stepper:
         """The slot's request is over."""
         self._drawn.pop(slot, None)
 
+    def fail(self) -> None:
+        """A step did not come to its end; its requests are over."""
+        self._company.dissolve()
+
     def _together(self, rows: Sequence[RowPlan]) -> dict[int, Logits]:
         """One forward of rows that are fed the token drawn for them last."""
-        memory = Together([self._slots.memory(row.slot) for row in rows])
+        memory = self._company.of({row.slot: self._slots.memory(row.slot) for row in rows})
         tokens = mx.stack([self._drawn[row.slot] for row in rows])  # [B,1]
-        hidden = self._model(tokens, memory.span(1), memory)
+        hidden = self._model(tokens, memory.span(), memory)
         logits = self._model.logits(hidden)[:, 0, :]  # [B,V]
         return {row.slot: logits[number : number + 1] for number, row in enumerate(rows)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from runner.cache.memory import Memory
-from runner.cache.together import Together
+from runner.cache.together import Company
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
 from runner.models import build
@@ -89,10 +89,12 @@ def logits(model: Model, tokens: Sequence[int], sizes: Sequence[int] = ()) -> mx
     return Conversation(model).feed(tokens, sizes)
 
 
-def decoded_together(model: Model, rows: Sequence[Conversation], tokens: Sequence[int]) -> mx.array:
+def decoded_together(
+    model: Model, company: Company, rows: Mapping[int, Conversation], tokens: Sequence[int]
+) -> mx.array:
     """Logits [B,V] behind one token more for each row, in one forward."""
-    memory = Together([row.memory for row in rows])
-    hidden = model(mx.array(list(tokens), mx.int32)[:, None], memory.span(1), memory)
+    memory = company.of({number: row.memory for number, row in rows.items()})
+    hidden = model(mx.array(list(tokens), mx.int32)[:, None], memory.span(), memory)
     found = model.logits(hidden)[:, 0]
     mx.eval(found)
     return found

@@ -11,6 +11,7 @@ import pytest
 from runner.cache.slots import Slots
 from runner.generation.alone import complete
 from runner.generation.engine import Engine
+from runner.kernels.rows_attention import PLAIN, AtOnce
 from runner.loading.loaded_model import LoadedModel
 from runner.types import Chunk, Done, Event, Failed, GenerateRequest, Grammar, SamplingOptions
 from tests.parts.architectures import CASES
@@ -89,9 +90,11 @@ def drawn(draw: random.Random) -> GenerateRequest:
     )
 
 
-def in_company(loaded_model: LoadedModel, wanted: list[GenerateRequest], draw: random.Random) -> list[Client]:
+def in_company(
+    loaded_model: LoadedModel, wanted: list[GenerateRequest], draw: random.Random, at_once: AtOnce | None
+) -> list[Client]:
     """All requests on one engine; they come when there is room, or a little later."""
-    engine = Engine(loaded_model, lambda: None)
+    engine = Engine(loaded_model, lambda: None, at_once)
     clients = [Client(draw.choice([None, None, None, 2, 5]), draw) for _ in wanted]
     coming = list(zip(wanted, clients, strict=True))
     while coming or engine.is_live:
@@ -111,12 +114,12 @@ def logprobs_of(events: list[Event]) -> list[float]:
     return [entry.logprob for event in events if isinstance(event, Chunk) for entry in event.logprobs]
 
 
-@pytest.mark.parametrize("slots", [1, SLOTS])
+@pytest.mark.parametrize(("slots", "at_once"), [(1, None), (SLOTS, None), (SLOTS, PLAIN)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_random_requests_get_what_each_gets_alone(kind: str, slots: int) -> None:
+def test_random_requests_get_what_each_gets_alone(kind: str, slots: int, at_once: AtOnce | None) -> None:
     draw = random.Random(f"{kind} {slots}")
     wanted = [drawn(draw) for _ in range(REQUESTS)]
-    for one, client in zip(wanted, in_company(fresh(kind, slots), wanted, draw), strict=True):
+    for one, client in zip(wanted, in_company(fresh(kind, slots), wanted, draw, at_once), strict=True):
         alone = complete(fresh(kind, 1), one)
         if client.leaves_after is not None and isinstance(client.end, Failed):
             assert text_of(alone).startswith(client.text)

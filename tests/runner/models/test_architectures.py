@@ -13,6 +13,8 @@ import mlx.core as mx
 import pytest
 
 from runner.cache.base import Storage
+from runner.cache.together import Company
+from runner.kernels.rows_attention import PLAIN, AtOnce
 from runner.models import ARCHITECTURES
 from runner.models.base import Model
 from tests.parts.architectures import CASES
@@ -64,19 +66,20 @@ def test_decoding_gives_the_logits_of_mlx_lm(name: str) -> None:
     assert difference(mx.concatenate(parts), expected(name)) < TOLERANCE
 
 
+@pytest.mark.parametrize("at_once", [None, PLAIN])
 @pytest.mark.parametrize("name", CASES)
-def test_rows_that_decode_together_have_the_logits_of_mlx_lm(name: str) -> None:
-    """Four rows of different lengths, one of which leaves half way; each is where it would be alone."""
+def test_rows_that_decode_together_have_the_logits_of_mlx_lm(name: str, at_once: AtOnce | None) -> None:
+    """Four rows of different lengths, one of which rests for a while; each is where it would be alone."""
     model, _ = pair(name)
     lengths = [5, 40, 23, 64]
-    rows = [Conversation(model) for _ in lengths]
-    for row, length in zip(rows, lengths, strict=True):
-        row.feed(TOKENS[:length], (20,))
-    for turn in range(8):
-        if turn == 4:
-            del rows[1]
-        places = [row.offset for row in rows]
-        found = decoded_together(model, rows, [TOKENS[place] for place in places])
+    company, rows = Company(len(lengths), at_once), {}
+    for number, length in enumerate(lengths):
+        rows[number] = Conversation(model)
+        rows[number].feed(TOKENS[:length], (20,))
+    for turn in range(6):
+        going = {number: row for number, row in rows.items() if number != 1 or turn not in (2, 3)}
+        places = [row.offset for row in going.values()]
+        found = decoded_together(model, company, going, [TOKENS[place] for place in places])
         assert difference(found, expected(name)[mx.array(places)]) < TOLERANCE
 
 

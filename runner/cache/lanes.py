@@ -1,0 +1,69 @@
+"""The last positions of rows that decode together: of each layer one array, so that a step writes all rows at once.
+
+Writing a position into each row's own buffer would take two operations for each row and layer. So a storage lends
+its end: while its row decodes in company, new positions stand in the row's lane, and everything before them stays
+where it is. When the row leaves or rests, or a lane is full, the storage takes its lane's positions back into its
+own buffers.
+
+N rows, W positions of a lane, K key/value heads, D head width.
+
+Knows nothing about models or requests.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from runner.kernels.rows_attention import LANE, Lanes
+
+
+class Lane:
+    """A row's own lane in all layers. used: the positions that stand in it."""
+
+    __slots__ = ("number", "used")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.used = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.used == LANE
+
+    @property
+    def place(self) -> int:
+        """Where the last position stands."""
+        return self.number * LANE + self.used - 1
+
+
+class LayerLanes:
+    """The lanes of one layer, for `count` rows."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._lanes: Lanes | None = None
+
+    def write(self, places: mx.array, keys: mx.array, values: mx.array) -> None:
+        """Put one position of each row [B,K,1,D] where `places` [B] say."""
+        lanes = self._lanes
+        if lanes is None:
+            _, heads, _, width = keys.shape
+            rows = self._count * LANE
+            lanes = self._lanes = Lanes(
+                mx.zeros((rows, heads, width), keys.dtype),
+                mx.zeros((rows, heads, values.shape[-1]), values.dtype),
+            )
+        lanes.keys[places] = keys.squeeze(2)
+        lanes.values[places] = values.squeeze(2)
+
+    @property
+    def lanes(self) -> Lanes:
+        """What was written last."""
+        assert self._lanes is not None
+        return self._lanes
+
+    def read(self, lane: Lane) -> tuple[mx.array, mx.array]:
+        """The positions that stand in a lane, oldest first: keys and values [1,K,used,D]."""
+        first = lane.number * LANE
+        keys, values = (array[first : first + lane.used] for array in self.lanes)
+        return keys.transpose(1, 0, 2)[None], values.transpose(1, 0, 2)[None]

@@ -1,0 +1,107 @@
+"""Attention of rows that decode together: one query position each, behind as many keys and values as each row has.
+
+    queries [B,H,1,D]          H/K query heads share a key/value head
+    keys, values               of each row its own buffers [1,K,R,D], whose first rows are the positions
+                               [start, end), and behind those positions its lane
+    lanes [N*W,K,D]            the last positions of N rows, with room for W of each, all in one array
+    places [B] int32           where in the lanes the query's own position stands; what stands before it in the same
+                               lane belongs to the same row
+    found [B,H,1,D]
+
+This is the plain form: it cuts, joins, and asks MLX row by row. `rows_attention_cuda.py` has the kernel.
+
+Knows nothing about storages, spans or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import mlx.core as mx
+
+LANE = 64  # W
+
+
+class Own(NamedTuple):
+    """A row's own buffers."""
+
+    keys: mx.array
+    values: mx.array
+    start: int
+    end: int
+
+
+class Lanes(NamedTuple):
+    """The lanes of one layer."""
+
+    keys: mx.array
+    values: mx.array
+
+
+class Query(NamedTuple):
+    """What a layer asks in one step. sinks [H]: for each head the logit of looking at nothing. longest: positions
+    of the longest row, the new one included.
+    """
+
+    queries: mx.array
+    places: mx.array
+    scale: float
+    sinks: mx.array | None
+    longest: int
+
+
+RowsAttention = Callable[[Query, Lanes], mx.array]
+"""Made for some rows as they are, and of use until one of their own buffers changes."""
+
+
+class AtOnce(NamedTuple):
+    """A way to attend for rows at once.
+
+    fits: whether it is there for buffers like these. make: of rows, the window (how far back a query sees, itself
+    included; None: to the beginning), and how many rows there may be at most.
+    """
+
+    fits: Callable[[Own], bool]
+    make: Callable[[Sequence[Own], int | None, int], RowsAttention]
+
+
+def plain(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
+    """Row by row. It waits for the places."""
+
+    def attend(query: Query, lanes: Lanes) -> mx.array:
+        places: list[int] = query.places.tolist()  # type: ignore[assignment]  # typed as object
+        parts = zip(rows, places, _apart(query.queries), strict=True)
+        return mx.concatenate(
+            [
+                mx.fast.scaled_dot_product_attention(
+                    queries,
+                    _shown(row, row.keys, lanes.keys, place, window),
+                    _shown(row, row.values, lanes.values, place, window),
+                    scale=query.scale,
+                    mask=None,
+                    sinks=query.sinks,
+                )
+                for row, place, queries in parts
+            ]
+        )
+
+    return attend
+
+
+def _shown(row: Own, own: mx.array, lanes: mx.array, place: int, window: int | None) -> mx.array:
+    """The keys or values that a row's query sees [1,K,S,D], oldest first."""
+    lane, end = place - place % LANE, place + 1
+    total = row.end + end - lane
+    first = 0 if window is None else max(0, total - window)
+    far = own[:, :, max(0, min(first, row.end) - row.start) : row.end - row.start]
+    near = lanes[lane + max(0, first - row.end) : end]
+    return mx.concatenate([far, near.transpose(1, 0, 2)[None]], axis=2)
+
+
+PLAIN = AtOnce(lambda row: True, plain)
+
+
+def _apart(batch: mx.array) -> list[mx.array]:
+    """[B,...] as B times [1,...]."""
+    return [batch[number : number + 1] for number in range(batch.shape[0])]

@@ -1,0 +1,322 @@
+"""Attention of rows that decode together as one CUDA kernel, and a second one where a row is long.
+
+Why: with a loop over rows each pays 9 us of dispatch in each layer; with a mask over a pool of rows MLX leaves its
+fast attention, and all rows cost what the longest one costs.
+
+A block belongs to a row, a key/value head and a share of the row's positions. D/8 threads take one position
+together, 16 bytes of it each; the block's groups of threads stride over its share and keep their own running
+softmax (Milakov and Gimelshein 2018), for all query heads of that key/value head at once. At the end the groups are
+joined, and where the positions were split over blocks (Dao et al., flash-decoding, 2023), a second kernel joins the
+blocks. Everything between is float32.
+
+Shapes: see `rows_attention.py`.
+
+Knows nothing about storages, spans or requests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from runner.kernels.rows_attention import LANE, AtOnce, Lanes, Own, Query, RowsAttention
+
+THREADS = 128
+HEADS = 8  # query heads that a block serves at most
+SHARE = 256  # positions of a block, at least
+LONGEST_SHARE = 1024  # and at most, while there are blocks to be had
+BLOCKS = 264  # that keep the largest GPU of today busy: two for each of its processors
+MOST_SPLITS = 64
+
+HEADER = """
+struct alignas(16) Eight%(kind)s { %(type)s v[8]; };
+"""
+
+ATTEND = """
+constexpr int L = %(D)d / 8;              // threads of a position
+constexpr int GROUPS = %(THREADS)d / L;
+constexpr int AT_ONCE = 4;                // positions of a group under way
+constexpr int WARPS = %(THREADS)d / 32;
+constexpr int G = %(G)d;                  // query heads of this block
+using Pack = Eight%(kind)s;
+
+const int split = blockIdx.x, splits = gridDim.x, row = blockIdx.z;
+const int first_head = blockIdx.y * G, kv_head = first_head / %(SHARED)d;
+const int thread = threadIdx.x, part = thread %% L, group = thread / L;
+
+const %(type)s* own_keys = k0;
+const %(type)s* own_values = v0;
+switch (row) { %(cases)s }
+const int start = table[row * 3], end = table[row * 3 + 1], room = table[row * 3 + 2];
+const int place = places[row], lane = place - place %% %(LANE)d;
+const int total = end + place - lane + 1;
+const int oldest = %(WINDOW)d > 0 ? max(0, total - %(WINDOW)d) : 0;
+const int share = max(%(SHARE)d, (total - oldest + splits - 1) / splits);
+const int low = oldest + split * share, high = min(total, low + share);
+
+float q[G][8], m[G], l[G], acc[G][8];
+for (int g = 0; g < G; g++) {
+  const Pack pack = *(const Pack*)(queries + ((size_t)row * %(H)d + first_head + g) * %(D)d + part * 8);
+  for (int e = 0; e < 8; e++) { q[g][e] = (float)pack.v[e] * %(scale)s; acc[g][e] = 0.f; }
+  m[g] = -INFINITY; l[g] = 0.f;
+}
+
+// All groups of a warp go round equally often, since they meet in its shuffles.
+for (int round = low; round < high; round += GROUPS * AT_ONCE) {
+  const int base = round + group;
+  Pack keys[AT_ONCE], values[AT_ONCE];
+  #pragma unroll
+  for (int u = 0; u < AT_ONCE; u++) {
+    const int p = min(base + u * GROUPS, high - 1);
+    const bool far = p < end;
+    const size_t at = far ? ((size_t)kv_head * room + (p - start)) * %(D)d + part * 8
+                          : ((size_t)(lane + p - end) * %(K)d + kv_head) * %(D)d + part * 8;
+    keys[u] = *(const Pack*)((far ? own_keys : lane_keys) + at);
+    values[u] = *(const Pack*)((far ? own_values : lane_values) + at);
+  }
+  float score[AT_ONCE][G];
+  #pragma unroll
+  for (int u = 0; u < AT_ONCE; u++) {
+    #pragma unroll
+    for (int g = 0; g < G; g++) {
+      float sum = 0.f;
+      #pragma unroll
+      for (int e = 0; e < 8; e++) sum += q[g][e] * (float)keys[u].v[e];
+      score[u][g] = sum;
+    }
+  }
+  #pragma unroll
+  for (int u = 0; u < AT_ONCE; u++) {
+    #pragma unroll
+    for (int g = 0; g < G; g++) {
+      #pragma unroll
+      for (int far = L / 2; far > 0; far /= 2) score[u][g] += __shfl_xor_sync(0xffffffff, score[u][g], far);
+      if (base + u * GROUPS >= high) score[u][g] = -INFINITY;
+    }
+  }
+  #pragma unroll
+  for (int g = 0; g < G; g++) {
+    float most = m[g];
+    #pragma unroll
+    for (int u = 0; u < AT_ONCE; u++) most = fmaxf(most, score[u][g]);
+    const float shift = most == -INFINITY ? 0.f : most;
+    const float kept = exp2f(m[g] - shift);
+    m[g] = most;
+    l[g] *= kept;
+    #pragma unroll
+    for (int e = 0; e < 8; e++) acc[g][e] *= kept;
+    #pragma unroll
+    for (int u = 0; u < AT_ONCE; u++) {
+      const float weight = exp2f(score[u][g] - shift);
+      l[g] += weight;
+      #pragma unroll
+      for (int e = 0; e < 8; e++) acc[g][e] += weight * (float)values[u].v[e];
+    }
+  }
+}
+
+__shared__ float all_m[WARPS][G], all_l[WARPS][G], all_acc[WARPS][G][%(D)d];
+const int warp = thread / 32;
+for (int g = 0; g < G; g++) {
+  float most = m[g];
+  for (int far = L; far < 32; far *= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, far));
+  const float kept = m[g] == -INFINITY ? 0.f : exp2f(m[g] - most);
+  l[g] *= kept;
+  for (int far = L; far < 32; far *= 2) l[g] += __shfl_xor_sync(0xffffffff, l[g], far);
+  for (int e = 0; e < 8; e++) {
+    acc[g][e] *= kept;
+    for (int far = L; far < 32; far *= 2) acc[g][e] += __shfl_xor_sync(0xffffffff, acc[g][e], far);
+    if (thread %% 32 < L) all_acc[warp][g][part * 8 + e] = acc[g][e];
+  }
+  if (thread %% 32 == 0) { all_m[warp][g] = most; all_l[warp][g] = l[g]; }
+}
+__syncthreads();
+for (int i = thread; i < G * %(D)d; i += %(THREADS)d) {
+  const int g = i / %(D)d, d = i %% %(D)d;
+  const size_t head = (size_t)row * %(H)d + first_head + g;
+  float most = -INFINITY, sum = 0.f, found = 0.f;
+  for (int w = 0; w < WARPS; w++) most = fmaxf(most, all_m[w][g]);
+  %(sink)s
+  for (int w = 0; w < WARPS; w++) {
+    const float kept = all_m[w][g] == -INFINITY ? 0.f : exp2f(all_m[w][g] - most);
+    sum += kept * all_l[w][g];
+    found += kept * all_acc[w][g][d];
+  }
+  %(write)s
+}
+"""
+
+WRITE_ALL = "out[head * %(D)d + d] = (%(type)s)(found / sum);"
+WRITE_SHARE = """
+  share_found[(head * splits + split) * %(D)d + d] = found;
+  if (d == 0) { share_sums[(head * splits + split) * 2] = most; share_sums[(head * splits + split) * 2 + 1] = sum; }
+"""
+SINK = """
+  const float sink = (float)sinks[first_head + g] * 1.4426950408889634f;
+  most = fmaxf(most, sink);
+  sum = exp2f(sink - most);
+"""
+
+JOIN = """
+const int d = threadIdx.x, row = blockIdx.z, first_head = blockIdx.y, g = 0;
+const int splits = share_sums_shape[2];
+const size_t head = (size_t)row * %(H)d + first_head;
+float most = -INFINITY, sum = 0.f, found = 0.f;
+for (int s = 0; s < splits; s++) most = fmaxf(most, share_sums[(head * splits + s) * 2]);
+%(sink)s
+for (int s = 0; s < splits; s++) {
+  const float m = share_sums[(head * splits + s) * 2];
+  const float kept = m == -INFINITY ? 0.f : exp2f(m - most);
+  sum += kept * share_sums[(head * splits + s) * 2 + 1];
+  found += kept * share_found[(head * splits + s) * %(D)d + d];
+}
+out[head * %(D)d + d] = (%(type)s)(found / sum);
+"""
+
+WIDTHS = {16, 32, 64, 128, 256}
+C_TYPES = {mx.bfloat16: "__nv_bfloat16", mx.float16: "__half", mx.float32: "float"}
+
+
+class Shape(NamedTuple):
+    """What a kernel is compiled for."""
+
+    heads: int  # H
+    kv_heads: int  # K
+    width: int  # D
+    dtype: mx.Dtype
+    most: int  # rows
+    window: int | None
+    scale: float
+    sinks: bool
+
+
+def fits(row: Own) -> bool:
+    """Whether the kernel is written for such keys and values."""
+    widths = {row.keys.shape[-1], row.values.shape[-1]}
+    return len(widths) == 1 and widths <= WIDTHS and row.keys.dtype in C_TYPES
+
+
+def cuda(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
+    """One kernel for all rows."""
+    padded = [*rows, *[rows[0]] * (most - len(rows))]
+    own = [*(row.keys for row in padded), *(row.values for row in padded)]
+    table = mx.array([[row.start, row.end, row.keys.shape[2]] for row in rows], mx.int32)
+    kv_heads = rows[0].keys.shape[1]
+
+    def attend(query: Query, lanes: Lanes) -> mx.array:
+        batch, heads, _, width = query.queries.shape
+        dtype = query.queries.dtype
+        shape = Shape(heads, kv_heads, width, dtype, most, window, query.scale, query.sinks is not None)
+        splits = _splits(query.longest if window is None else min(query.longest, window), batch * kv_heads)
+        whole = splits == 1
+        found = [batch, heads, 1, width]
+        outputs = _attend_kernel(shape, whole)(
+            inputs=[query.queries, *own, table, *lanes, query.places, *_sinks(query, whole)],
+            grid=(THREADS * splits, heads // _served(shape), batch),
+            threadgroup=(THREADS, 1, 1),
+            output_shapes=[found] if whole else [[batch, heads, splits, width], [batch, heads, splits, 2]],
+            output_dtypes=[dtype] if whole else [mx.float32, mx.float32],
+        )
+        if whole:
+            return outputs[0]
+        joined = _join_kernel(shape)(
+            inputs=[*outputs, *_sinks(query, True)],
+            grid=(width, heads, batch),
+            threadgroup=(width, 1, 1),
+            output_shapes=[found],
+            output_dtypes=[dtype],
+        )
+        return joined[0]
+
+    return attend
+
+
+CUDA = AtOnce(fits, cuda)
+
+
+def _splits(longest: int, blocks: int) -> int:
+    """Over how many blocks the positions of a row are split; `blocks` there are without."""
+    for_speed = min(math.ceil(BLOCKS / blocks), longest // SHARE)
+    return max(1, min(MOST_SPLITS, max(for_speed, math.ceil(longest / LONGEST_SHARE))))
+
+
+def _sinks(query: Query, used: bool) -> list[mx.array]:
+    return [query.sinks] if query.sinks is not None and used else []
+
+
+def _served(shape: Shape) -> int:
+    """Query heads of a block: all that share a key/value head, or a divisor of them."""
+    shared = shape.heads // shape.kv_heads
+    return max(count for count in range(1, HEADS + 1) if shared % count == 0)
+
+
+@cache
+def _attend_kernel(shape: Shape, whole: bool) -> Callable[..., list[mx.array]]:
+    numbers = range(shape.most)
+    cases = " ".join(f"case {row}: own_keys = k{row}; own_values = v{row}; break;" for row in numbers if row)
+    words = _words(shape) | {
+        "G": _served(shape),
+        "SHARED": shape.heads // shape.kv_heads,
+        "cases": cases,
+        "sink": SINK if shape.sinks and whole else "",
+    }
+    words["write"] = (WRITE_ALL if whole else WRITE_SHARE) % words
+    return mx.fast.cuda_kernel(  # type: ignore[return-value]  # the stub says object
+        name=_name("rows_attend" if whole else "rows_attend_share", shape),
+        input_names=[
+            "queries",
+            *(f"k{row}" for row in numbers),
+            *(f"v{row}" for row in numbers),
+            "table",
+            "lane_keys",
+            "lane_values",
+            "places",
+            *(["sinks"] if shape.sinks and whole else []),
+        ],
+        output_names=["out"] if whole else ["share_found", "share_sums"],
+        source=ATTEND % words,
+        header=HEADER % words,
+    )
+
+
+@cache
+def _join_kernel(shape: Shape) -> Callable[..., list[mx.array]]:
+    words = _words(shape) | {"sink": SINK if shape.sinks else ""}
+    return mx.fast.cuda_kernel(  # type: ignore[return-value]  # the stub says object
+        name=_name("rows_join", shape),
+        input_names=["share_found", "share_sums", *(["sinks"] if shape.sinks else [])],
+        output_names=["out"],
+        source=JOIN % words,
+    )
+
+
+def _words(shape: Shape) -> dict[str, Any]:
+    """What the sources' placeholders become."""
+    log2_e = math.log2(math.e)
+    return {
+        "D": shape.width,
+        "H": shape.heads,
+        "K": shape.kv_heads,
+        "WINDOW": shape.window or 0,
+        "LANE": LANE,
+        "SHARE": SHARE,
+        "THREADS": THREADS,
+        "kind": _kind(shape.dtype),
+        "type": C_TYPES[shape.dtype],
+        "scale": f"{shape.scale * log2_e!r}f",
+    }
+
+
+def _kind(dtype: mx.Dtype) -> str:
+    return str(dtype).rsplit(".", 1)[-1]
+
+
+def _name(operation: str, shape: Shape) -> str:
+    """MLX keeps compiled kernels by name, so everything that the source depends on is in it."""
+    scale = shape.scale.hex().translate(str.maketrans(".-+", "_mp"))
+    parts = (*shape[:3], _kind(shape.dtype), shape.most, shape.window or 0, scale, int(shape.sinks))
+    return "_".join([operation, *map(str, parts)])

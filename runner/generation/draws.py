@@ -10,7 +10,7 @@ places change the text.
 Noise comes from SplitMix64 (Steele et al. 2014), twice: the seed's sequence gives each draw a key, and the key's
 sequence gives each id 64 bits. Candidates cost what they are, and not a random number for the whole vocabulary.
 
-V vocabulary, N candidates.
+B rows, V vocabulary, N candidates.
 
 Knows nothing about options.
 """
@@ -31,14 +31,15 @@ _BELOW_ONE = 1 - 2**-24  # the largest float32 below 1
 
 
 def largest(logits: mx.array) -> mx.array:
-    """The id [1] of the largest logit, the lowest id among equals."""
-    return mx.argmax(logits, keepdims=True)
+    """The ids [B] of the largest logits [B,V], the lowest id among equals."""
+    return mx.argmax(logits, axis=-1)
 
 
-def drawn(found: Candidates, key: mx.array) -> mx.array:
-    """One id [1], each as often as its probability says. key: [1] uint64."""
-    arrival = exponentials(key, found.ids) / found.p
-    return found.ids[mx.argmin(mx.where(found.p > 0, arrival, math.inf), keepdims=True)]
+def drawn(found: Candidates, keys: mx.array) -> mx.array:
+    """One id [B] of each row, each as often as its probability says. keys: [B] uint64, one for each row."""
+    arrival = exponentials(keys[:, None], found.ids) / found.p
+    first = mx.argmin(mx.where(found.p > 0, arrival, math.inf), axis=-1, keepdims=True)
+    return mx.take_along_axis(mx.broadcast_to(found.ids, arrival.shape), first, axis=-1).squeeze(-1)
 
 
 def exponentials(keys: mx.array, ids: mx.array) -> mx.array:

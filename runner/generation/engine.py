@@ -20,7 +20,7 @@ from runner.generation.generation import End, Generation, token_limit
 from runner.generation.meter import Meter
 from runner.generation.sampling import make_sampler
 from runner.generation.scheduler import Scheduler
-from runner.generation.step import Logits, Pending, Stepper
+from runner.generation.step import Logits, Pending, Stepper, Wanted
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
 from runner.text.output import Output
@@ -105,8 +105,10 @@ class Engine:
         logits = self._stepper.forward(plan)
         ready = [row for row in rows if row.slot in logits]
         bound = [row for row in ready if row.matcher is not None]
-        self._unread = [(row, self._draw(row, logits[row.slot])) for row in ready if row.matcher is None]
-        self._stepper.begin((pending for _, pending in self._unread), [logits[row.slot] for row in bound])
+        free = [row for row in ready if row.matcher is None]
+        drawn = self._stepper.draw([_wanted(row, logits[row.slot]) for row in free])
+        self._unread = list(zip(free, drawn, strict=True))
+        self._stepper.begin(drawn, [logits[row.slot] for row in bound])
         if len(ready) < len(rows):  # a chunk of a prompt was fed, and computed
             self._scheduler.took(time.monotonic() - started)
             self._housekeep()
@@ -129,9 +131,6 @@ class Engine:
         for row in list(self._scheduler.rows):
             self._end(row, "cancelled")
 
-    def _draw(self, row: Generation, logits: Logits) -> Pending:
-        return self._stepper.draw(row.slot, logits, row.sampler, check=row.drawn == 1)
-
     def _draw_bound(self, row: Generation, logits: Logits) -> None:
         """Draw what the grammar allows behind the tokens that were read, or take what it makes certain."""
         assert row.matcher is not None
@@ -144,9 +143,9 @@ class Engine:
         if end is not None:
             self._end(row, end)
         elif not forced:
-            drawn = self._stepper.draw(row.slot, logits, row.sampler, check=row.drawn == 1, allowed=allowed)
-            self._stepper.begin([drawn])
-            self._unread.append((row, drawn))
+            drawn = self._stepper.draw([_wanted(row, logits, allowed)])
+            self._stepper.begin(drawn)
+            self._unread.append((row, drawn[0]))
 
     def _read(self, row: Generation, pending: Pending) -> None:
         try:
@@ -175,3 +174,7 @@ class Engine:
         self._stepper.forget(row.slot)
         self._unread = [one for one in self._unread if one[0] is not row]
         self._housekeep()
+
+
+def _wanted(row: Generation, logits: Logits, allowed: bytes | None = None) -> Wanted:
+    return Wanted(row.slot, logits, row.sampler, row.drawn == 1, allowed)

@@ -2,7 +2,7 @@
 
 The tokens that penalties remember stay arrays, so the next draw can be queued before the last one is known.
 
-V vocabulary.
+B rows, V vocabulary. A single row may come without B.
 
 Knows nothing about probabilities, filters or draws.
 """
@@ -18,12 +18,12 @@ import mlx.core as mx
 from runner.errors import BadRequest
 from runner.types import SamplingOptions
 
-Step = Callable[[mx.array], mx.array]  # logits [V] -> logits [V]
-Penalty = Callable[[mx.array, mx.array], mx.array]  # logits [V], occurrences [V] -> logits [V]
+Step = Callable[[mx.array], mx.array]  # logits [B,V] -> logits [B,V]
+Penalty = Callable[[mx.array, mx.array], mx.array]  # logits [B,V], occurrences [B,V] -> logits [B,V]
 
 
 class History:
-    """How often each token occurs among the last `size` ones.
+    """How often each token occurs among the last `size` ones of one row.
 
     counts [V+1]   occurrences; row V collects the slots that were never filled
     ring [size]    the tokens themselves, V where there is none yet
@@ -58,7 +58,7 @@ class History:
 
 def biased(logits: mx.array, ids: mx.array, values: mx.array) -> mx.array:
     """l[id] + value."""
-    return logits.at[ids].add(values)
+    return logits.at[..., ids].add(values)
 
 
 def repeat_penalised(logits: mx.array, counts: mx.array, factor: float) -> mx.array:

@@ -2,7 +2,7 @@
 
 The order is the host's own, with two additions of ours marked +:
 
-    raw logits [1,V] -> float32 [V], minus infinity for tokens that the model's files suppress or a grammar forbids
+    raw logits [B,V] -> float32, minus infinity for tokens that the model's files suppress or a grammar forbids
   + 0  logit_bias           added to the raw logits
     1  penalties            repeat, then presence, then frequency, over the last repeat_last_n tokens
     2  temperature <= 0     the largest logit; nothing below happens
@@ -19,14 +19,16 @@ them.
 Nothing here waits for the device: a draw is unevaluated when it is returned, so the next forward can be queued
 before this token is known. Everything, make_sampler too, belongs on the thread that evaluates.
 
-V vocabulary.
+Rows whose options are equal but for the seed are drawn together, by the same operations.
+
+B rows, V vocabulary.
 
 Knows nothing about text, stop strings or caches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -50,25 +52,49 @@ class Drawn(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
-class Draw(NamedTuple):
-    """One token [1] uint32 and, if asked for, log-probabilities; nothing is evaluated yet."""
+class Tokens:
+    """Tokens [B] uint32 that were drawn together; not evaluated yet."""
 
-    token: mx.array
+    def __init__(self, array: mx.array) -> None:
+        self.array = array
+        self._size = array.size
+        self._numbers: list[int] = []
+
+    def __len__(self) -> int:
+        return self._size
+
+    def numbers(self) -> list[int]:
+        """The same as numbers; waits for the device."""
+        if not self._numbers:
+            self._numbers = self.array.tolist()  # type: ignore[assignment]  # typed as object
+        return self._numbers
+
+
+class Draw(NamedTuple):
+    """The token of one row among those drawn together and, if asked for, log-probabilities."""
+
+    tokens: Tokens
+    row: int
     logprobs: Logprobs | None = None
+
+    @property
+    def token(self) -> mx.array:
+        """[1]."""
+        return self.tokens.array[self.row : self.row + 1]
 
     def arrays(self) -> list[mx.array]:
         """What to evaluate."""
-        return [self.token] if self.logprobs is None else [self.token, *self.logprobs.arrays()]
+        return [self.tokens.array, *([] if self.logprobs is None else self.logprobs.arrays())]
 
     def read(self) -> Drawn:
         """The same as numbers; waits for the device."""
-        token = int(self.token.item())  # type: ignore[arg-type]  # the stub allows complex
+        token = self.tokens.numbers()[self.row]
         return Drawn(token) if self.logprobs is None else Drawn(token, *self.logprobs.read())
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The options of one request as steps: the next token is a function of logits, occurrences and key, no more."""
+    """The options of a request as steps: the next token is a function of logits, occurrences and key, no more."""
 
     bias: Step | None
     penalties: Sequence[Penalty]
@@ -76,63 +102,77 @@ class Chain:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether it needs no key."""
+        """Whether it needs no keys."""
         return self.narrow is None
 
-    def __call__(self, raw: mx.array, counts: mx.array | None, key: mx.array | None) -> mx.array:
-        """Raw logits [V], occurrences [V] (None: no penalties), key [1] (None: greedy) -> a token [1]."""
+    def __call__(self, raw: mx.array, counts: mx.array | None, keys: mx.array | None) -> mx.array:
+        """Raw logits [B,V], occurrences [B,V] (None: no penalties), keys [B] (None: greedy) -> tokens [B]."""
         logits = raw if self.bias is None else self.bias(raw)
         if counts is not None:
             for penalise in self.penalties:
                 logits = penalise(logits, counts)
         if self.narrow is None:
             return largest(logits)
-        assert key is not None
-        return drawn(self.narrow(logits), key)
+        assert keys is not None
+        return drawn(self.narrow(logits), keys)
 
 
 class Sampler:
-    """One request's way to choose. Calls must come in the order of the tokens: each draw is remembered."""
+    """One request's way to choose. Draws must come in the order of the tokens: each is remembered."""
 
     def __init__(
         self,
+        kind: Hashable,
         mask: Step | None,
         chain: Chain,
         history: History | None,
         seed: int,
         top_logprobs: int | None,
     ) -> None:
-        self._mask = mask
-        self._chain = chain
-        self._history = history
+        """kind: samplers of one model whose kinds are equal have equal masks and chains."""
+        self.kind = kind, history is None
+        self.mask = mask
+        self.chain = chain
+        self.history = history
+        self.top_logprobs = top_logprobs
         self._seed = seed
         self._drawn = 0
-        self._top_logprobs = top_logprobs
 
-    def __call__(self, logits: mx.array, allowed: mx.array | None = None) -> Draw:
-        """Raw logits [1,V], any float type -> the next token. allowed [V]: 0, or minus infinity for a token that
-        may not come.
-        """
-        raw = logits[0].astype(mx.float32)
-        if self._mask is not None:
-            raw = self._mask(raw)
-        if allowed is not None:
-            raw = raw + allowed
-        counts = None if self._history is None else self._history.counts
-        key = None if self._chain.is_greedy else words(draw_key(self._seed, self._drawn))
-        token = self._chain(raw, counts, key)
+    def next_key(self) -> int:
+        """Of the draw that comes now."""
         self._drawn += 1
-        if self._history is not None:
-            self._history.add(token)
-        if self._top_logprobs is None:
-            return Draw(token)
-        return Draw(token, Logprobs.measure(raw, token, self._top_logprobs))
+        return draw_key(self._seed, self._drawn - 1)
 
     def add(self, tokens: Sequence[int]) -> None:
         """These tokens came without a draw; the penalties remember them."""
-        if self._history is not None:
+        if self.history is not None:
             for token in tokens:
-                self._history.add(mx.array([token]))
+                self.history.add(mx.array([token]))
+
+
+def draw(samplers: Sequence[Sampler], logits: mx.array, allowed: mx.array | None = None) -> list[Draw]:
+    """Raw logits [B,V], any float type -> the next token of each row. The rows' samplers are of one kind.
+
+    allowed [V]: 0, or minus infinity for a token that may not come.
+    """
+    mask, chain = samplers[0].mask, samplers[0].chain
+    raw = logits.astype(mx.float32)
+    if mask is not None:
+        raw = mask(raw)
+    if allowed is not None:
+        raw = raw + allowed
+    histories = [sampler.history for sampler in samplers if sampler.history is not None]
+    counts = mx.stack([history.counts for history in histories]) if histories else None
+    keys = None if chain.is_greedy else words(*(sampler.next_key() for sampler in samplers))
+    tokens = Tokens(chain(raw, counts, keys))
+    draws = [Draw(tokens, row) for row in range(len(samplers))]
+    for history, one in zip(histories, draws, strict=False):
+        history.add(one.token)
+    for row, sampler in enumerate(samplers):
+        if sampler.top_logprobs is not None:
+            measured = Logprobs.measure(raw[row], draws[row].token, sampler.top_logprobs)
+            draws[row] = Draw(tokens, row, measured)
+    return draws
 
 
 def make_sampler(
@@ -159,7 +199,9 @@ def make_sampler(
     history = penalties.history(options, vocab_size, prompt, context_length) if used else None
     mask = penalties.suppression(suppressed, vocab_size)
     seed = fresh_seed() if options.seed is None else options.seed
-    return Sampler(mask, chain, history, seed, top_logprobs)
+    # A long bias would be compared at each step.
+    kind: Hashable = object() if options.logit_bias else replace(options, seed=None)
+    return Sampler(kind, mask, chain, history, seed, top_logprobs)
 
 
 def bounded(options: SamplingOptions) -> SamplingOptions:

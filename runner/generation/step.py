@@ -9,7 +9,7 @@ Knows nothing about requests, options or text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -19,12 +19,16 @@ from runner.cache.together import Company
 from runner.errors import RunnerError
 from runner.generation.masks import Masks
 from runner.generation.plan import RowPlan, StepPlan
-from runner.generation.sampling import Draw, Drawn, Sampler
+from runner.generation.sampling import Draw, Drawn, Sampler, draw
 from runner.kernels.rows_attention import AtOnce
 from runner.models.base import Model
 
-Logits = mx.array
-"""[1,V], raw."""
+
+class Logits(NamedTuple):
+    """The raw logits of one row, among those of the rows [B,V] that it shared a forward with; unevaluated."""
+
+    rows: mx.array
+    row: int
 
 
 class Pending(NamedTuple):
@@ -46,6 +50,18 @@ class Pending(NamedTuple):
         return [*self.draw.arrays(), *([] if self.finite is None else [self.finite])]
 
 
+class Wanted(NamedTuple):
+    """A draw that a row wants. check: whether the logits are finite. allowed: a bit for each token, set if it may
+    come; None: all may.
+    """
+
+    slot: int
+    logits: Logits
+    sampler: Sampler
+    check: bool
+    allowed: bytes | None = None
+
+
 class Stepper:
     """Carries out plans over the slots of one model."""
 
@@ -55,10 +71,10 @@ class Stepper:
         self._slots = slots
         self._company = Company(slots.count, at_once)
         self._masks = Masks(model.vocab_size)
-        self._drawn: dict[int, mx.array] = {}  # by slot: the token that the next plan may feed, [1]
+        self._drawn: dict[int, Draw] = {}  # by slot: the token that the next plan may feed
 
     def forward(self, plan: StepPlan) -> dict[int, Logits]:
-        """Logits [1,V], unevaluated, of each slot whose row wants them.
+        """The logits, unevaluated, of each slot whose row wants them.
 
         Rows that decode go together, each prompt goes alone. A row that wants none is evaluated before this
         returns, so that a request which is cancelled after it leaves whole chunks behind.
@@ -70,20 +86,25 @@ class Stepper:
                 logits[row.slot] = found
         return logits
 
-    def draw(
-        self, slot: int, logits: Logits, sampler: Sampler, *, check: bool, allowed: bytes | None = None
-    ) -> Pending:
-        """Choose from logits [1,V]; a plan may then feed the token to the slot. check: whether they are finite.
-        allowed: a bit for each token, set if it may come.
-        """
-        draw = sampler(logits, None if allowed is None else self._masks.array(allowed))
-        self._drawn[slot] = draw.token
-        return Pending(draw, mx.isfinite(logits).all() if check else None)
+    def draw(self, wanted: Sequence[Wanted]) -> list[Pending]:
+        """Choose for these rows; a plan may then feed the tokens to their slots."""
+        pending: dict[int, Pending] = {}
+        groups: dict[Hashable, list[Wanted]] = {}
+        for one in wanted:
+            groups.setdefault((id(one.logits.rows), one.sampler.kind, one.allowed), []).append(one)
+        for group in groups.values():
+            logits, allowed = _rows([one.logits for one in group]), group[0].allowed
+            mask = None if allowed is None else self._masks.array(allowed)
+            for one, drawn in zip(group, draw([one.sampler for one in group], logits, mask), strict=True):
+                self._drawn[one.slot] = drawn
+                finite = mx.isfinite(one.logits.rows[one.logits.row]).all() if one.check else None
+                pending[one.slot] = Pending(drawn, finite)
+        return [pending[one.slot] for one in wanted]
 
-    def begin(self, pending: Iterable[Pending], waiting: Sequence[Logits] = ()) -> None:
+    def begin(self, pending: Iterable[Pending], waiting: Iterable[Logits] = ()) -> None:
         """Start computing draws, and logits whose draw has to wait; whoever reads one of them waits."""
         arrays = [one.arrays() for one in pending]
-        mx.async_eval(arrays, waiting)  # type: ignore[no-untyped-call]  # the stub has no types
+        mx.async_eval(arrays, [logits.rows for logits in waiting])  # type: ignore[no-untyped-call]  # the stub has no types
 
     def forget(self, slot: int) -> None:
         """The slot's request is over."""
@@ -96,10 +117,10 @@ class Stepper:
     def _together(self, rows: Sequence[RowPlan]) -> dict[int, Logits]:
         """One forward of rows that are fed the token drawn for them last."""
         memory = self._company.of({row.slot: self._slots.memory(row.slot) for row in rows})
-        tokens = mx.stack([self._drawn[row.slot] for row in rows])  # [B,1]
+        tokens = _tokens([self._drawn[row.slot] for row in rows])[:, None]  # [B,1]
         hidden = self._model(tokens, memory.span(), memory)
         logits = self._model.logits(hidden)[:, 0, :]  # [B,V]
-        return {row.slot: logits[number : number + 1] for number, row in enumerate(rows)}
+        return {row.slot: Logits(logits, number) for number, row in enumerate(rows)}
 
     def _row(self, row: RowPlan) -> Logits | None:
         begin = row.begin
@@ -109,9 +130,24 @@ class Stepper:
             memory = self._slots.begin(row.slot, begin.matched, begin.total)
         if row.checkpoint:
             memory.checkpoint()
-        tokens = self._drawn[row.slot][None] if row.ids is None else mx.array([row.ids])  # [1,L]
+        tokens = self._drawn[row.slot].token[None] if row.ids is None else mx.array([row.ids])  # [1,L]
         hidden = self._model(tokens, memory.span(tokens.shape[1]), memory)
         if row.logits:
-            return self._model.logits(hidden[:, -1:, :])[:, 0, :]
+            return Logits(self._model.logits(hidden[:, -1:, :])[:, 0, :], 0)
         mx.eval(memory.arrays())
         return None
+
+
+def _rows(logits: Sequence[Logits]) -> mx.array:
+    """Some rows of those that shared a forward."""
+    rows, numbers = logits[0].rows, [one.row for one in logits]
+    return rows if numbers == [*range(rows.shape[0])] else rows[mx.array(numbers)]
+
+
+def _tokens(draws: Sequence[Draw]) -> mx.array:
+    """[B]; without an operation, if these are the rows that were drawn together the last time."""
+    first = draws[0].tokens
+    size = len(first)
+    if len(draws) == size and all(one.tokens is first and one.row == row for row, one in enumerate(draws)):
+        return first.array
+    return mx.concatenate([one.token for one in draws])

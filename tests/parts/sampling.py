@@ -13,7 +13,7 @@ from hypothesis import assume, settings
 from hypothesis import strategies as st
 
 from runner.generation.filters import Candidates
-from runner.generation.sampling import Sampler, make_sampler
+from runner.generation.sampling import Draw, Sampler, draw, make_sampler
 from runner.types import SamplingOptions
 
 CONTEXT = 100
@@ -53,8 +53,13 @@ def sampler_for(options: SamplingOptions, size: int, prompt: Sequence[int] = ())
     return make_sampler(options, size, prompt, CONTEXT)
 
 
+def chosen(sampler: Sampler, logits: mx.array, allowed: mx.array | None = None) -> Draw:
+    """One draw of one row: logits [1,V]."""
+    return draw([sampler], logits, allowed)[0]
+
+
 def token_of(sampler: Sampler, logits: Sequence[float]) -> int:
-    return ids(sampler(mx.array([logits])).token)[0]
+    return chosen(sampler, mx.array([logits])).read().token
 
 
 class Reference:

@@ -17,7 +17,17 @@ from runner.generation.draws import draw_key, drawn, exponentials, splitmix64, w
 from runner.generation.filters import Candidates, narrowing
 from runner.generation.sampling import Sampler
 from runner.types import SamplingOptions
-from tests.parts.sampling import SIZE, UNHURRIED, candidates, ids, number, sampler_for, token_of, values
+from tests.parts.sampling import (
+    SIZE,
+    UNHURRIED,
+    candidates,
+    chosen,
+    ids,
+    number,
+    sampler_for,
+    token_of,
+    values,
+)
 
 WEYL = 0x9E3779B97F4A7C15
 
@@ -33,7 +43,7 @@ def test_draws_follow_the_probabilities(top_k: int) -> None:
     options = SamplingOptions(temperature=1.0, top_k=top_k, seed=5)
     sampler = sampler_for(options, 5)
     logits = mx.array([[*map(math.log, p), -math.inf]])
-    count = Counter(values(mx.concatenate([sampler(logits).token for _ in range(1000)])))
+    count = Counter(values(mx.concatenate([chosen(sampler, logits).token for _ in range(1000)])))
     # Four standard deviations of a share of 1000 draws are at most 0.062.
     assert [count[i] / 1000 for i in range(4)] == pytest.approx(p, abs=0.062)
     assert count[4] == 0
@@ -155,7 +165,7 @@ def test_the_same_seed_gives_the_same_tokens_beside_another_request() -> None:
 
 def test_queued_draws_equal_draws_read_one_by_one() -> None:
     sampler = sampler_for(SEEDED, SIZE)
-    queued = [sampler(mx.array([row_of(step)])).token for step in range(20)]
+    queued = [chosen(sampler, mx.array([row_of(step)])).token for step in range(20)]
     assert values(mx.concatenate(queued)) == tokens_of(sampler_for(SEEDED, SIZE), range(20))
 
 

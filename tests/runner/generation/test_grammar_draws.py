@@ -19,7 +19,7 @@ from tests.parts.fakes import ScriptedModel, loaded, request, text_of, tokenizer
 from tests.parts.grammars import allowed
 from tests.parts.models import loaded as loaded_from
 from tests.parts.models import logits as logits_of
-from tests.parts.sampling import SIZE, UNHURRIED, Distribution, Reference, follows, ids, values
+from tests.parts.sampling import SIZE, UNHURRIED, Distribution, Reference, chosen, follows, ids, values
 
 LETTERS = Grammar("regex", "[a-h][0-9]")
 DRAWS = 2_000
@@ -47,7 +47,7 @@ def test_seeds_draw_what_is_allowed_as_often_as_the_model_says(name: str, tiny_m
     matcher = model.grammars.matcher(LETTERS)
     may, mask = allowed(matcher), Masks(model.model.vocab_size).array(matcher.allowed())
     draws = [
-        make_sampler(replace(options, seed=seed), logits.shape[1], (), 100)(logits, mask).token
+        chosen(make_sampler(replace(options, seed=seed), logits.shape[1], (), 100), logits, mask).token
         for seed in range(DRAWS)
     ]
     seen = ids(mx.concatenate(draws))
@@ -125,7 +125,9 @@ def test_logprobs_are_those_of_the_allowed_tokens_and_finite(
     sampler = make_sampler(
         SamplingOptions(temperature=temperature, seed=seed), SIZE, (), 100, top_logprobs=SIZE
     )
-    drawn = sampler(mx.array([logits]), mx.array([0.0 if may else -math.inf for may in allowed])).read()
+    drawn = chosen(
+        sampler, mx.array([logits]), mx.array([0.0 if may else -math.inf for may in allowed])
+    ).read()
     assert all(map(math.isfinite, (drawn.logprob or 0.0, *(value for _, value in drawn.top))))
     assert sorted(token for token, _ in drawn.top) == list(range(SIZE))
     highest = max(value for value, may in zip(logits, allowed, strict=True) if may)

@@ -9,12 +9,12 @@ import pytest
 
 from runner.generation.sampling import Drawn, make_sampler
 from runner.types import SamplingOptions
-from tests.parts.sampling import CONTEXT
+from tests.parts.sampling import CONTEXT, chosen
 
 
 def test_a_suppressed_token_has_no_part_in_logprobs() -> None:
     sampler = make_sampler(SamplingOptions(), 3, [], CONTEXT, top_logprobs=3, suppressed=[1])
-    drawn = sampler(mx.array([[math.log(1), 9.0, math.log(3)]])).read()
+    drawn = chosen(sampler, mx.array([[math.log(1), 9.0, math.log(3)]])).read()
     assert drawn.token == 2
     assert drawn.logprob == pytest.approx(math.log(0.75))
     assert [other for other, _ in drawn.top] == [2, 0, 1]
@@ -24,7 +24,9 @@ def test_a_suppressed_token_has_no_part_in_logprobs() -> None:
 def test_logprobs_are_those_of_the_raw_logits() -> None:
     options = SamplingOptions(logit_bias=((0, 50.0),), temperature=0.1, top_k=1, seed=1)
     p = [0.1, 0.2, 0.7]
-    draw = make_sampler(options, 3, [], CONTEXT, top_logprobs=2)(mx.array([[math.log(x) + 3 for x in p]]))
+    draw = chosen(
+        make_sampler(options, 3, [], CONTEXT, top_logprobs=2), mx.array([[math.log(x) + 3 for x in p]])
+    )
     drawn = draw.read()
     assert drawn.token == 0
     assert drawn.logprob == pytest.approx(math.log(0.1), abs=1e-5)
@@ -34,18 +36,20 @@ def test_logprobs_are_those_of_the_raw_logits() -> None:
 
 
 def test_the_top_list_is_no_wider_than_the_vocabulary_and_has_a_floor() -> None:
-    draw = make_sampler(SamplingOptions(), 3, [], CONTEXT, 20)(mx.array([[1.0, -math.inf, -1e6]]))
+    draw = chosen(make_sampler(SamplingOptions(), 3, [], CONTEXT, 20), mx.array([[1.0, -math.inf, -1e6]]))
     assert draw.read().top == ((0, 0.0), (2, -9999.0), (1, -9999.0))
 
 
 def test_no_alternatives_and_no_logprobs_are_two_things() -> None:
     logits = mx.array([[0.0, 0.0]])
-    drawn = make_sampler(SamplingOptions(), 2, [], CONTEXT, 0)(logits).read()
+    drawn = chosen(make_sampler(SamplingOptions(), 2, [], CONTEXT, 0), logits).read()
     assert drawn.logprob == pytest.approx(math.log(0.5))
     assert drawn.top == ()
-    assert make_sampler(SamplingOptions(), 2, [], CONTEXT)(logits).read() == Drawn(0)
+    assert chosen(make_sampler(SamplingOptions(), 2, [], CONTEXT), logits).read() == Drawn(0)
 
 
 def test_logits_that_are_no_numbers_have_logprobs_at_the_floor() -> None:
-    drawn = make_sampler(SamplingOptions(), 2, [], CONTEXT, 2)(mx.array([[math.nan, math.nan]])).read()
+    drawn = chosen(
+        make_sampler(SamplingOptions(), 2, [], CONTEXT, 2), mx.array([[math.nan, math.nan]])
+    ).read()
     assert (drawn.logprob, [value for _, value in drawn.top]) == (-9999.0, [-9999.0, -9999.0])

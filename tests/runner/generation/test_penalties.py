@@ -16,6 +16,7 @@ from tests.parts.sampling import (
     SIZE,
     UNHURRIED,
     Reference,
+    chosen,
     ids,
     near,
     sampler_for,
@@ -48,7 +49,7 @@ def test_greedy_with_penalties_agrees_with_the_reference_token_by_token(
     rows: list[list[float]], prompt: list[int], options: SamplingOptions
 ) -> None:
     sampler, reference = sampler_for(options, SIZE, prompt), Reference(options, prompt)
-    draws = [sampler(mx.array([row])).token for row in rows]  # all queued before one is known
+    draws = [chosen(sampler, mx.array([row])).token for row in rows]  # all queued before one is known
     for row, draw in zip(rows, draws, strict=True):
         adjusted, token = reference.adjusted(row), ids(draw)[0]
         assert adjusted[token] == pytest.approx(max(adjusted), abs=1e-5)

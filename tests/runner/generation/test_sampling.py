@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from runner.generation.sampling import make_sampler
+from runner.generation.sampling import draw, make_sampler
 from runner.types import SamplingOptions
 from tests.parts.sampling import (
     CONTEXT,
@@ -21,6 +22,7 @@ from tests.parts.sampling import (
     SIZE,
     UNHURRIED,
     Reference,
+    chosen,
     sampler_for,
     token_of,
     values,
@@ -46,12 +48,31 @@ def test_every_drawn_token_is_one_that_the_reference_allows(
         reference.ring.append(token)
 
 
+@UNHURRIED
+@given(
+    steps=st.lists(st.lists(LOGITS, min_size=3, max_size=3), min_size=2, max_size=4),
+    prompts=st.lists(st.lists(st.integers(0, SIZE - 1), max_size=8), min_size=3, max_size=3),
+    options=st.builds(SamplingOptions, **FILTERS, **PENALTIES),
+)
+def test_rows_drawn_together_get_what_each_gets_alone(
+    steps: list[list[list[float]]], prompts: list[list[int]], options: SamplingOptions
+) -> None:
+    """Rows of one kind differ in their seeds and in what they said."""
+    together, alone = (
+        [sampler_for(replace(options, seed=seed), SIZE, prompt) for seed, prompt in enumerate(prompts)]
+        for _ in range(2)
+    )
+    for rows in steps:
+        drawn = [one.read() for one in draw(together, mx.array(rows))]
+        assert drawn == [chosen(one, mx.array([row])).read() for one, row in zip(alone, rows, strict=True)]
+
+
 def test_greedy_is_the_default_and_works_on_half_precision() -> None:
     logits = mx.array([[0.5, 4.0, 3.0]]).astype(mx.bfloat16)
-    draw = sampler_for(SamplingOptions(), 3)(logits)
-    assert values(draw.token) == [1]
-    assert draw.token.shape == (1,)
-    assert draw.arrays() == [draw.token]
+    found = chosen(sampler_for(SamplingOptions(), 3), logits)
+    assert values(found.token) == [1]
+    assert found.token.shape == (1,)
+    assert found.arrays() == [found.tokens.array]
 
 
 @UNHURRIED
@@ -109,5 +130,5 @@ def test_logits_that_are_no_numbers_do_not_crash(temperature: float) -> None:
 def test_a_suppressed_token_is_never_drawn(options: SamplingOptions) -> None:
     """However likely it is and whatever is asked for; an id outside the vocabulary is nobody's."""
     sampler = make_sampler(options, 4, [1, 1], CONTEXT, suppressed={1, 3, 4, 99})
-    drawn_ids = {int(values(sampler(mx.array([[1.0, 50.0, 0.5, 20.0]])).token)[0]) for _ in range(30)}
+    drawn_ids = {int(values(chosen(sampler, mx.array([[1.0, 50.0, 0.5, 20.0]])).token)[0]) for _ in range(30)}
     assert drawn_ids <= {0, 2}

@@ -101,7 +101,6 @@ class Engine:
         rows, plan = self._scheduler.plan()
         unread = self._unread
         self._stepping = [*rows, *(row for row, _ in unread)]
-        started = time.monotonic()
         logits = self._stepper.forward(plan)
         ready = [row for row in rows if row.slot in logits]
         bound = [row for row in ready if row.matcher is not None]
@@ -109,14 +108,17 @@ class Engine:
         drawn = self._stepper.draw([_wanted(row, logits[row.slot]) for row in free])
         self._unread = list(zip(free, drawn, strict=True))
         self._stepper.begin(drawn, [logits[row.slot] for row in bound])
-        if len(ready) < len(rows):  # a chunk of a prompt was fed, and computed
-            self._scheduler.took(time.monotonic() - started)
-            self._housekeep()
+        started = time.monotonic()
+        feeds = self._stepper.feed(plan)
         for row, pending in unread:
             self._read(row, pending)
         for row in bound:
             if row in self._scheduler.rows:
                 self._draw_bound(row, logits[row.slot])
+        if feeds:
+            self._stepper.wait()
+            self._scheduler.took(time.monotonic() - started)
+            self._housekeep()
         return bool(self._stepping)
 
     def fail(self, message: str) -> None:

@@ -84,6 +84,11 @@ class Generation:
         return self.fed < len(self.prompt)
 
     @property
+    def is_at_last(self) -> bool:
+        """Whether one prompt token is left, which then goes as a drawn one does."""
+        return self.fed == len(self.prompt) - 1 and self.tail == 1
+
+    @property
     def wants_draw(self) -> bool:
         """Whether another token may be drawn."""
         return self.drawn < self.limit

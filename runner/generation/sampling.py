@@ -41,6 +41,7 @@ from runner.generation.logprobs import Logprobs
 from runner.generation.penalties import History, Penalty, Step
 from runner.types import SamplingOptions
 
+COMPARED = 64  # entries of a logit_bias with which a request may still be drawn together with others
 LARGE = 1e15  # options are cut to this size: none of them, nor two together, overflows float32 into a NaN
 
 
@@ -199,8 +200,9 @@ def make_sampler(
     history = penalties.history(options, vocab_size, prompt, context_length) if used else None
     mask = penalties.suppression(suppressed, vocab_size)
     seed = fresh_seed() if options.seed is None else options.seed
-    # A long bias would be compared at each step.
-    kind: Hashable = object() if options.logit_bias else replace(options, seed=None)
+    # Kinds are compared at each step, which would take long with a long bias.
+    alike = len(options.logit_bias) <= COMPARED
+    kind: Hashable = replace(options, seed=None) if alike else object()
     return Sampler(kind, mask, chain, history, seed, top_logprobs)
 
 

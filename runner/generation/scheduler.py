@@ -57,11 +57,11 @@ class Scheduler:
         for row in self.rows:
             if not row.outlet.has_room():
                 continue
-            if row.is_prefilling:
+            if row.is_prefilling and not row.is_at_last:
                 feeding = feeding or row
-            elif row.wants_draw:
+            elif row.is_prefilling or row.wants_draw:
                 rows.append(row)
-        plans = [_decode(row) for row in rows]
+        plans = [self._feed(row, 1) if row.is_prefilling else _decode(row) for row in rows]
         if feeding is not None:
             rows.append(feeding)
             plans.append(self._feed(feeding, self._size(bool(plans))))

@@ -9,11 +9,12 @@ Knows nothing about requests, options or text.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
 
+from runner.cache.memory import Memory
 from runner.cache.slots import Slots
 from runner.cache.together import Company
 from runner.errors import RunnerError
@@ -71,20 +72,37 @@ class Stepper:
         self._slots = slots
         self._company = Company(slots.count, at_once)
         self._masks = Masks(model.vocab_size)
+        self._fed: list[mx.array] = []  # what is being computed for rows that want no logits
         self._drawn: dict[int, Draw] = {}  # by slot: the token that the next plan may feed
 
     def forward(self, plan: StepPlan) -> dict[int, Logits]:
-        """The logits, unevaluated, of each slot whose row wants them.
-
-        Rows that decode go together, each prompt goes alone. A row that wants none is evaluated before this
-        returns, so that a request which is cancelled after it leaves whole chunks behind.
-        """
-        joint = [row for row in plan.rows if row.ids is None and self._slots.may_join]
-        logits = self._together(joint) if len(joint) > 1 else {}
-        for row in plan.rows:
-            if row.slot not in logits and (found := self._row(row)) is not None:
-                logits[row.slot] = found
+        """The logits, unevaluated, of each slot whose row wants them. Rows of one position go together."""
+        wanting = [row for row in plan.rows if row.logits]
+        memories = {row.slot: self._memory(row) for row in wanting}
+        joint = [row for row in wanting if self._may_join(row, memories[row.slot])]
+        if len(joint) < 2:
+            joint = []
+        logits = self._together(joint, memories) if joint else {}
+        for row in wanting:
+            if row.slot not in logits:
+                hidden = self._hidden(row, memories[row.slot])
+                logits[row.slot] = Logits(self._model.logits(hidden[:, -1:, :])[:, 0, :], 0)
         return logits
+
+    def feed(self, plan: StepPlan) -> bool:
+        """Start computing the rows that want no logits; whether there are any."""
+        for row in plan.rows:
+            if not row.logits:
+                memory = self._memory(row)
+                self._hidden(row, memory)
+                self._fed = memory.arrays()
+                mx.async_eval(self._fed)  # type: ignore[no-untyped-call]  # the stub has no types
+        return bool(self._fed)
+
+    def wait(self) -> None:
+        """Until what was fed is computed: a request that is cancelled behind it leaves whole chunks."""
+        fed, self._fed = self._fed, []
+        mx.eval(fed)
 
     def draw(self, wanted: Sequence[Wanted]) -> list[Pending]:
         """Choose for these rows; a plan may then feed the tokens to their slots."""
@@ -113,16 +131,10 @@ class Stepper:
     def fail(self) -> None:
         """A step did not come to its end; its requests are over."""
         self._company.dissolve()
+        self._fed = []
 
-    def _together(self, rows: Sequence[RowPlan]) -> dict[int, Logits]:
-        """One forward of rows that are fed the token drawn for them last."""
-        memory = self._company.of({row.slot: self._slots.memory(row.slot) for row in rows})
-        tokens = _tokens([self._drawn[row.slot] for row in rows])[:, None]  # [B,1]
-        hidden = self._model(tokens, memory.span(), memory)
-        logits = self._model.logits(hidden)[:, 0, :]  # [B,V]
-        return {row.slot: Logits(logits, number) for number, row in enumerate(rows)}
-
-    def _row(self, row: RowPlan) -> Logits | None:
+    def _memory(self, row: RowPlan) -> Memory:
+        """Of a row, ready to be fed."""
         begin = row.begin
         if begin is None:
             memory = self._slots.memory(row.slot)
@@ -130,24 +142,39 @@ class Stepper:
             memory = self._slots.begin(row.slot, begin.matched, begin.total)
         if row.checkpoint:
             memory.checkpoint()
+        return memory
+
+    def _may_join(self, row: RowPlan, memory: Memory) -> bool:
+        single = row.ids is None or len(row.ids) == 1
+        return single and memory.offset > 0 and self._slots.may_join
+
+    def _together(self, rows: Sequence[RowPlan], memories: Mapping[int, Memory]) -> dict[int, Logits]:
+        """One forward of rows that are fed one position each."""
+        memory = self._company.of({row.slot: memories[row.slot] for row in rows})
+        hidden = self._model(self._tokens(rows)[:, None], memory.span(), memory)
+        logits = self._model.logits(hidden)[:, 0, :]  # [B,V]
+        return {row.slot: Logits(logits, number) for number, row in enumerate(rows)}
+
+    def _hidden(self, row: RowPlan, memory: Memory) -> mx.array:
+        """One forward of one row: [1,L,E]."""
         tokens = self._drawn[row.slot].token[None] if row.ids is None else mx.array([row.ids])  # [1,L]
-        hidden = self._model(tokens, memory.span(tokens.shape[1]), memory)
-        if row.logits:
-            return Logits(self._model.logits(hidden[:, -1:, :])[:, 0, :], 0)
-        mx.eval(memory.arrays())
-        return None
+        return self._model(tokens, memory.span(tokens.shape[1]), memory)
+
+    def _tokens(self, rows: Sequence[RowPlan]) -> mx.array:
+        """The token of each row [B]; without an operation, if they are those that were drawn together last."""
+        if all(row.ids is None for row in rows):
+            draws = [self._drawn[row.slot] for row in rows]
+            first = draws[0].tokens
+            if len(draws) == len(first) and all(
+                one.tokens is first and one.row == number for number, one in enumerate(draws)
+            ):
+                return first.array
+        return mx.concatenate(
+            [self._drawn[row.slot].token if row.ids is None else mx.array(row.ids, mx.uint32) for row in rows]
+        )
 
 
 def _rows(logits: Sequence[Logits]) -> mx.array:
     """Some rows of those that shared a forward."""
     rows, numbers = logits[0].rows, [one.row for one in logits]
     return rows if numbers == [*range(rows.shape[0])] else rows[mx.array(numbers)]
-
-
-def _tokens(draws: Sequence[Draw]) -> mx.array:
-    """[B]; without an operation, if these are the rows that were drawn together the last time."""
-    first = draws[0].tokens
-    size = len(first)
-    if len(draws) == size and all(one.tokens is first and one.row == row for row, one in enumerate(draws)):
-        return first.array
-    return mx.concatenate([one.token for one in draws])

@@ -111,7 +111,7 @@ def _parser(hosted: bool) -> argparse.ArgumentParser:
         "--packed",
         "-packed",
         action="store_true",
-        help="keep quantized weights packed on a CPU: less memory, slower (elsewhere they always are)",
+        help="keep quantized weights packed: less memory, slower (with Metal they always are)",
     )
     add(
         "--parallel",

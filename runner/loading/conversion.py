@@ -47,7 +47,7 @@ def converted(
     if not matrices:
         return ready
     dtypes = {path: device.weight_dtype(matrix.dtype(common)) for path, matrix in matrices.items()}
-    decision = packed_or_dense(_dense_bytes(shapes), asked=keep_packed)
+    decision = packed_or_dense(_dense_bytes(shapes, device.weight_dtype(common)), asked=keep_packed)
     packed = _put_twins(model, matrices, dtypes) if decision.packed else frozenset()
     _log_decision(matrices, packed, decision)
     return ready | _packed_or_dequantized(matrices, dtypes, packed)
@@ -58,9 +58,9 @@ def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
     return {name: parameter.shape for name, parameter in flat}
 
 
-def _dense_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """What a model takes whose parameters are all float32."""
-    return sum(math.prod(shape) * mx.float32.size for shape in shapes.values())
+def _dense_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: mx.Dtype) -> int:
+    """What a model takes whose parameters are all of one type."""
+    return sum(math.prod(shape) * dtype.size for shape in shapes.values())
 
 
 def _converted_floats(weights: Mapping[str, mx.array], matrices: Collection[str]) -> dict[str, mx.array]:

@@ -31,6 +31,11 @@ def total() -> int:
     return min(limits)
 
 
+def free() -> int:
+    """Bytes of a GPU's own memory that nobody uses."""
+    return int(mx.device_info()["free_memory"])
+
+
 def used() -> int:
     """Bytes that MLX holds: arrays in use and buffers kept for reuse."""
     return mx.get_active_memory() + mx.get_cache_memory()

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from runner.loading.policy import DENSE_SHARE, Decision, packed_or_dense
+from runner.loading.policy import CPU_SHARE, CUDA_SHARE, Decision, packed_or_dense
 from runner.machine import device, memory
 
 TOTAL = 1_000_000
-LIMIT = int(DENSE_SHARE * TOTAL)
+LIMIT = int(CPU_SHARE * TOTAL)
+FREE = 500_000
+CUDA_LIMIT = int(CUDA_SHARE * FREE)
 
 
 @pytest.mark.parametrize(
     ("kind", "dense_bytes", "asked", "decision"),
     [
-        ("cpu", LIMIT, False, Decision(False, "faster as float32 on a CPU")),
+        ("cpu", LIMIT, False, Decision(False, "faster as floats on cpu")),
         ("cpu", LIMIT + 1, False, Decision(True, f"{LIMIT + 1} bytes as floats, limit {LIMIT}")),
         ("cpu", LIMIT, True, Decision(True, "asked for")),
         ("metal", LIMIT, False, Decision(True, "metal computes with them")),
-        ("cuda", LIMIT + 1, False, Decision(True, "cuda computes with them")),
-        ("cuda", LIMIT, True, Decision(True, "asked for")),
+        ("cuda", CUDA_LIMIT, False, Decision(False, "faster as floats on cuda")),
+        (
+            "cuda",
+            CUDA_LIMIT + 1,
+            False,
+            Decision(True, f"{CUDA_LIMIT + 1} bytes as floats, limit {CUDA_LIMIT}"),
+        ),
+        ("cuda", CUDA_LIMIT, True, Decision(True, "asked for")),
     ],
 )
 def test_packed_or_dense_depends_on_the_device_its_memory_and_the_wish(
@@ -27,4 +35,5 @@ def test_packed_or_dense_depends_on_the_device_its_memory_and_the_wish(
 ) -> None:
     monkeypatch.setattr(device, "kind", lambda: kind)
     monkeypatch.setattr(memory, "total", lambda: TOTAL)
+    monkeypatch.setattr(memory, "free", lambda: FREE)
     assert packed_or_dense(dense_bytes, asked=asked) == decision

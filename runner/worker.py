@@ -35,6 +35,7 @@ from pathlib import Path
 
 from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
 from runner.generation.engine import Engine
+from runner.generation.rehearsal import rehearse
 from runner.kernels.choice import rows_attention
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
@@ -279,6 +280,8 @@ class Worker:
                 packed=self._packed,
                 slots=self._parallel,
             )
+            if device.compiles_kernels():
+                rehearse(loaded, rows_attention())
         except Exception:
             self._publish(progress=100 if self._loaded else 0)
             raise

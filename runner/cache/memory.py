@@ -8,7 +8,7 @@ Knows nothing about tokens or requests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import mlx.core as mx
 
@@ -46,6 +46,10 @@ class Memory:
     def offset(self) -> int:
         """Positions written so far."""
         return self.storages[0].offset
+
+    def holds_only(self, layers: Collection[int]) -> bool:
+        """Whether these layers' attention is all that it has storages for."""
+        return len(self.storages) == len(layers)
 
     @property
     def is_level(self) -> bool:

@@ -24,14 +24,20 @@ from runner.cache.latent import LatentCache
 from runner.cache.memory import Memory
 from runner.cache.recurrent import RecurrentCache, State
 from runner.cache.span import Span
-from runner.kernels.rows_attention import AtOnce, Query, RowsAttention
+from runner.kernels.rows_attention import LANE, AtOnce, Query, RowsAttention
+
+EIGHT = 8
 
 Storage = TypeVar("Storage")
 Rows = TypeVar("Rows")
 
 
 class Company:
-    """The rows that decode together, from step to step, each under a number below `most`."""
+    """The rows that decode together, from step to step, each under a number below `most`.
+
+    Where all attention goes at once, a batch is filled up to one of a few sizes with rows that are nobody's: every
+    size that was not there before costs a GPU's libraries milliseconds, in every layer.
+    """
 
     def __init__(self, most: int, at_once: AtOnce | None = None) -> None:
         """at_once: how attention goes at once; None: one by one."""
@@ -67,9 +73,11 @@ class Company:
         for number, memory in rows.items():
             if memory.lane is None and lanes:
                 memory.lend(Lane(number), lanes)
-        steps = Steps([memory.lane for memory in memories if memory.lane is not None])
+        fills = memories[0].holds_only(lanes)
+        size = filled_up(len(rows), self._most) if fills and len(rows) > 1 else len(rows)
+        steps = Steps([memory.lane for memory in memories if memory.lane is not None], size, self._most)
         at_once = {layer: self._rows_at_once(memories, layer, lanes[layer], steps) for layer in lanes}
-        return Together(rows, at_once, steps)
+        return Together(rows, at_once, steps, size)
 
     def _lanes_for(self, memory: Memory) -> dict[int, LayerLanes]:
         """Those of the layers whose attention can go at once."""
@@ -77,23 +85,28 @@ class Company:
             return {}
         for layer, storage in memory.attention.items():
             if layer not in self._lanes and self._at_once.fits(storage.own()):
-                self._lanes[layer] = LayerLanes(self._most)
+                self._lanes[layer] = LayerLanes(self._most + 1)  # the last one is nobody's
         return self._lanes
 
     def _rows_at_once(
         self, memories: Sequence[Memory], layer: int, lanes: LayerLanes, steps: Steps
     ) -> RowsAtOnce:
         assert self._at_once is not None
-        storages = [memory.attention[layer] for memory in memories]
-        attend = self._at_once.make([storage.own() for storage in storages], storages[0].window, self._most)
+        own = [memory.attention[layer].own() for memory in memories]
+        own += [own[0]._replace(start=0, end=0)] * (steps.size - len(own))
+        attend = self._at_once.make(own, memories[0].attention[layer].window, self._most)
         return RowsAtOnce(attend, lanes, steps)
 
 
 class Together:
     """The memories of several rows, in the order of the batch. Slots go on owning each."""
 
-    def __init__(self, rows: Mapping[int, Memory], at_once: Mapping[int, Attending], steps: Steps) -> None:
-        """at_once: the layers whose rows attend at once. steps: of their lanes."""
+    def __init__(
+        self, rows: Mapping[int, Memory], at_once: Mapping[int, Attending], steps: Steps, size: int
+    ) -> None:
+        """at_once: the layers whose rows attend at once. steps: of their lanes. size: of the batch, in which these
+        rows come first.
+        """
         memories = list(rows.values())
         one_by_one: dict[int, Attending] = {
             layer: RowsOneByOne([memory.attention[layer] for memory in memories])
@@ -107,6 +120,7 @@ class Together:
         self._rows = list(rows.items())
         self._lanes = [memory.lane for memory in memories]
         self._steps = steps
+        self.size = size
 
     def goes_on(self, rows: Mapping[int, Memory]) -> bool:
         """Whether the next step can have these rows: the same in the same order, with room in their lanes."""
@@ -117,7 +131,8 @@ class Together:
 
     def span(self) -> Span:
         """The next position of each row."""
-        span = Span.together([Span(memory.offset, 1) for _, memory in self._rows])
+        nobodys = [Span(0, 1)] * (self.size - len(self._rows))
+        span = Span.together([*(Span(memory.offset, 1) for _, memory in self._rows), *nobodys])
         self._steps.advance(span)
         return span
 
@@ -125,8 +140,11 @@ class Together:
 class Steps:
     """Where the position of the present step stands in the lanes of some rows; all layers ask."""
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    def __init__(self, lanes: Sequence[Lane], size: int, nobodys: int) -> None:
+        """size: of the batch, which may be more than the rows have. nobodys: the lane that those write into."""
         self._lanes = lanes
+        self.size = size
+        self._more = [nobodys * LANE] * (size - len(lanes))
         self.places = mx.array(0)  # [B] int32
         self.longest = 0  # positions of the longest row, the new one included
 
@@ -135,7 +153,7 @@ class Steps:
             return
         for lane in self._lanes:
             lane.used += 1
-        self.places = mx.array([lane.place for lane in self._lanes], mx.int32)
+        self.places = mx.array([*(lane.place for lane in self._lanes), *self._more], mx.int32)
         self.longest = span.offset + 1
 
 
@@ -163,6 +181,17 @@ class RowsAtOnce:
     def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
         query = Query(queries, self._steps.places, scale, sinks, self._steps.longest)
         return self._attend(query, self._lanes.lanes)
+
+
+def sizes(most: int) -> list[int]:
+    """The sizes of batches: 2, 4, 8 and its multiples, and `most`."""
+    below = [size for size in (2, 4, *range(EIGHT, most, EIGHT)) if size < most]
+    return [*below, most] if most > 1 else []
+
+
+def filled_up(rows: int, most: int) -> int:
+    """The size of a batch for so many rows."""
+    return next(size for size in sizes(most) if size >= rows)
 
 
 class RowsOneByOne:

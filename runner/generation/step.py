@@ -151,8 +151,11 @@ class Stepper:
     def _together(self, rows: Sequence[RowPlan], memories: Mapping[int, Memory]) -> dict[int, Logits]:
         """One forward of rows that are fed one position each."""
         memory = self._company.of({row.slot: memories[row.slot] for row in rows})
-        hidden = self._model(self._tokens(rows)[:, None], memory.span(), memory)
-        logits = self._model.logits(hidden)[:, 0, :]  # [B,V]
+        tokens = self._tokens(rows)
+        if memory.size > len(rows):
+            tokens = mx.concatenate([tokens, mx.zeros(memory.size - len(rows), tokens.dtype)])
+        hidden = self._model(tokens[:, None], memory.span(), memory)
+        logits = self._model.logits(hidden)[:, 0, :]  # [B,V], of which the first are these rows'
         return {row.slot: Logits(logits, number) for number, row in enumerate(rows)}
 
     def _hidden(self, row: RowPlan, memory: Memory) -> mx.array:
@@ -177,4 +180,6 @@ class Stepper:
 def _rows(logits: Sequence[Logits]) -> mx.array:
     """Some rows of those that shared a forward."""
     rows, numbers = logits[0].rows, [one.row for one in logits]
-    return rows if numbers == [*range(rows.shape[0])] else rows[mx.array(numbers)]
+    if numbers == [*range(len(numbers))]:
+        return rows if len(numbers) == rows.shape[0] else rows[: len(numbers)]
+    return rows[mx.array(numbers)]

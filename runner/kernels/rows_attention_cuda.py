@@ -140,20 +140,20 @@ for (int i = thread; i < G * %(D)d; i += %(THREADS)d) {
   const size_t head = (size_t)row * %(H)d + first_head + g;
   float most = -INFINITY, sum = 0.f, found = 0.f;
   for (int w = 0; w < WARPS; w++) most = fmaxf(most, all_m[w][g]);
-  %(sink)s
+  if (splits == 1) { %(sink)s }
   for (int w = 0; w < WARPS; w++) {
     const float kept = all_m[w][g] == -INFINITY ? 0.f : exp2f(all_m[w][g] - most);
     sum += kept * all_l[w][g];
     found += kept * all_acc[w][g][d];
   }
-  %(write)s
+  const size_t at = head * splits + split;
+  if (splits == 1) {
+    out[head * %(D)d + d] = (%(type)s)(found / sum);
+  } else {
+    share_found[at * %(D)d + d] = found;
+    if (d == 0) { share_sums[at * 2] = most; share_sums[at * 2 + 1] = sum; }
+  }
 }
-"""
-
-WRITE_ALL = "out[head * %(D)d + d] = (%(type)s)(found / sum);"
-WRITE_SHARE = """
-  share_found[(head * splits + split) * %(D)d + d] = found;
-  if (d == 0) { share_sums[(head * splits + split) * 2] = most; share_sums[(head * splits + split) * 2 + 1] = sum; }
 """
 SINK = """
   const float sink = (float)sinks[first_head + g] * 1.4426950408889634f;
@@ -209,22 +209,22 @@ def cuda(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
 
     def attend(query: Query, lanes: Lanes) -> mx.array:
         batch, heads, _, width = query.queries.shape
-        dtype = query.queries.dtype
-        shape = Shape(heads, kv_heads, width, dtype, most, window, query.scale, query.sinks is not None)
+        dtype, sinks = query.queries.dtype, [] if query.sinks is None else [query.sinks]
+        shape = Shape(heads, kv_heads, width, dtype, most, window, query.scale, bool(sinks))
         splits = _splits(query.longest if window is None else min(query.longest, window), batch * kv_heads)
-        whole = splits == 1
-        found = [batch, heads, 1, width]
-        outputs = _attend_kernel(shape, whole)(
-            inputs=[query.queries, *own, table, *lanes, query.places, *_sinks(query, whole)],
+        found, unused = [batch, heads, 1, width], [1]
+        shares = [[batch, heads, splits, width], [batch, heads, splits, 2]]
+        outputs = _attend_kernel(shape)(
+            inputs=[query.queries, *own, table, *lanes, query.places, *sinks],
             grid=(THREADS * splits, heads // _served(shape), batch),
             threadgroup=(THREADS, 1, 1),
-            output_shapes=[found] if whole else [[batch, heads, splits, width], [batch, heads, splits, 2]],
-            output_dtypes=[dtype] if whole else [mx.float32, mx.float32],
+            output_shapes=[found, unused, unused] if splits == 1 else [unused, *shares],
+            output_dtypes=[dtype, mx.float32, mx.float32],
         )
-        if whole:
+        if splits == 1:
             return outputs[0]
         joined = _join_kernel(shape)(
-            inputs=[*outputs, *_sinks(query, True)],
+            inputs=[*outputs[1:], *sinks],
             grid=(width, heads, batch),
             threadgroup=(width, 1, 1),
             output_shapes=[found],
@@ -244,10 +244,6 @@ def _splits(longest: int, blocks: int) -> int:
     return max(1, min(MOST_SPLITS, max(for_speed, math.ceil(longest / LONGEST_SHARE))))
 
 
-def _sinks(query: Query, used: bool) -> list[mx.array]:
-    return [query.sinks] if query.sinks is not None and used else []
-
-
 def _served(shape: Shape) -> int:
     """Query heads of a block: all that share a key/value head, or a divisor of them."""
     shared = shape.heads // shape.kv_heads
@@ -255,29 +251,21 @@ def _served(shape: Shape) -> int:
 
 
 @cache
-def _attend_kernel(shape: Shape, whole: bool) -> Callable[..., list[mx.array]]:
+def _attend_kernel(shape: Shape) -> Callable[..., list[mx.array]]:
     numbers = range(shape.most)
     cases = " ".join(f"case {row}: own_keys = k{row}; own_values = v{row}; break;" for row in numbers if row)
     words = _words(shape) | {
         "G": _served(shape),
         "SHARED": shape.heads // shape.kv_heads,
         "cases": cases,
-        "sink": SINK if shape.sinks and whole else "",
+        "sink": SINK if shape.sinks else "",
     }
-    words["write"] = (WRITE_ALL if whole else WRITE_SHARE) % words
+    own = [*(f"k{row}" for row in numbers), *(f"v{row}" for row in numbers)]
+    sinks = ["sinks"] if shape.sinks else []
     return mx.fast.cuda_kernel(  # type: ignore[return-value]  # the stub says object
-        name=_name("rows_attend" if whole else "rows_attend_share", shape),
-        input_names=[
-            "queries",
-            *(f"k{row}" for row in numbers),
-            *(f"v{row}" for row in numbers),
-            "table",
-            "lane_keys",
-            "lane_values",
-            "places",
-            *(["sinks"] if shape.sinks and whole else []),
-        ],
-        output_names=["out"] if whole else ["share_found", "share_sums"],
+        name=_name("rows_attend", shape),
+        input_names=["queries", *own, "table", "lane_keys", "lane_values", "places", *sinks],
+        output_names=["out", "share_found", "share_sums"],
         source=ATTEND % words,
         header=HEADER % words,
     )

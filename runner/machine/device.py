@@ -36,6 +36,11 @@ def prefill_chunk() -> int:
     return PREFILL_CHUNK[kind()]
 
 
+def compiles_kernels() -> bool:
+    """Whether the first use of an operation waits for a compiler."""
+    return kind() == "cuda"
+
+
 def weight_dtype(stored: mx.Dtype) -> mx.Dtype:
     """The dtype to compute in: float32 on a CPU, where only float32 reaches the BLAS, else as stored."""
     return mx.float32 if kind() == "cpu" else stored

@@ -94,7 +94,8 @@ def decoded_together(
 ) -> mx.array:
     """Logits [B,V] behind one token more for each row, in one forward."""
     memory = company.of({number: row.memory for number, row in rows.items()})
-    hidden = model(mx.array(list(tokens), mx.int32)[:, None], memory.span(), memory)
-    found = model.logits(hidden)[:, 0]
+    filled = [*tokens, *[0] * (memory.size - len(tokens))]
+    hidden = model(mx.array(filled, mx.int32)[:, None], memory.span(), memory)
+    found = model.logits(hidden)[: len(tokens), 0]
     mx.eval(found)
     return found

@@ -1,0 +1,59 @@
+"""A rehearsal behind a load: everything that the first requests will need is computed once.
+
+A CUDA device compiles kernels when they are first used, and its libraries prepare every new shape. On an H200 the first
+step of several rows took 7 s, and the first draw with top_k and top_p 9 s; without this, the first clients wait.
+
+Knows nothing about requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import mlx.core as mx
+
+from runner.cache.together import Company, sizes
+from runner.generation.sampling import Tokens, draw, make_sampler
+from runner.kernels.rows_attention import AtOnce
+from runner.loading.loaded_model import LoadedModel
+from runner.types import SamplingOptions
+
+log = logging.getLogger(__name__)
+
+USUAL = (
+    SamplingOptions(),
+    SamplingOptions(temperature=0.8, top_k=40, top_p=0.9),
+)  # greedy, and a host's defaults
+PROMPT = 600  # positions; so many that a kernel splits them
+
+
+def rehearse(loaded: LoadedModel, at_once: AtOnce | None) -> None:
+    """Feed a prompt, decode in batches of every size that there will be, draw; forget all of it."""
+    started = time.perf_counter()
+    model, count = loaded.model, loaded.slots.count
+    memories = {number: model.make_memory() for number in range(count)}
+    prompt = min(PROMPT, loaded.context_length // 2, loaded.prefill_chunk)
+    for number, memory in memories.items():
+        length = prompt if number == 0 else 1
+        hidden = model(mx.zeros((1, length), mx.int32), memory.span(length), memory)
+        _draw(loaded, model.logits(hidden[:, -1:, :])[:, 0, :])
+    company = Company(count, at_once)
+    for size in sizes(count) if loaded.slots.may_join else ():
+        rows = {number: memories[number] for number in range(size)}
+        for _ in range(2):
+            together = company.of(rows)
+            hidden = model(mx.zeros((size, 1), mx.int32), together.span(), together)
+            _draw(loaded, model.logits(hidden)[:, 0, :])
+    log.info("Rehearsed", extra={"took": f"{time.perf_counter() - started:.3f}s"})
+
+
+def _draw(loaded: LoadedModel, logits: mx.array) -> None:
+    rows = logits.shape[0]
+    drawn: list[Tokens] = []
+    for options in USUAL:
+        samplers = [
+            make_sampler(options, loaded.model.vocab_size, (), loaded.context_length) for _ in range(rows)
+        ]
+        drawn.append(draw(samplers, logits)[0].tokens)
+    mx.eval([tokens.array for tokens in drawn])

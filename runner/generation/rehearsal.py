@@ -1,7 +1,7 @@
 """A rehearsal behind a load: everything that the first requests will need is computed once.
 
-A CUDA device compiles kernels when they are first used, and its libraries prepare every new shape. On an H200 the first
-step of several rows took 7 s, and the first draw with top_k and top_p 9 s; without this, the first clients wait.
+A CUDA device compiles kernels when they are first used, and its libraries prepare every new shape. On an H200 the
+first step of several rows took 7 s, and the first draw with top_k and top_p 9 s: the first clients' wait.
 
 Knows nothing about requests.
 """

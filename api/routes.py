@@ -11,7 +11,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from api.guard import read_body
-from api.stream import CompletionResponse, EventStream, OpenStreams
+from api.response import CompletionResponse
+from api.stream import EventStream, OpenStreams
 from api.wire.answers import JsonLine
 from api.wire.records import Records, status_record
 from api.wire.schema import read_completion, read_ids, read_load, read_text
@@ -37,8 +38,8 @@ async def completion(request: Request) -> Response:
     wanted = body.to_request()
     if wanted.grammar is not None:
         await asyncio.to_thread(worker.compile, wanted.grammar)
-    stream = EventStream(request.app.state.stall_s)
     streams: OpenStreams = request.app.state.streams
+    stream = EventStream(streams.inbox, request.app.state.stall_s)
     stream.job = worker.generate(wanted, stream)
     return CompletionResponse(stream, streams, Records(body.metrics), whole=not body.stream)
 

@@ -50,14 +50,14 @@ class Protocol(H11Protocol):
     """uvicorn's connection, with an end to two things that it lets last for ever.
 
     A request's headers must be complete HEADERS_S after their first byte, and a connection on which nothing was
-    sent yet is kept as long as an idle one. Each request finds `abort`, which drops its connection, in its state.
+    sent yet is kept as long as an idle one. Each request finds this `connection` in its state (api/response.py).
     """
 
     _headers_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        self.app_state = self.app_state | {"abort": transport.abort}
+        self.app_state = self.app_state | {"connection": self}
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
@@ -75,6 +75,17 @@ class Protocol(H11Protocol):
         super().connection_lost(exc)
         if self._headers_due is not None:
             self._headers_due.cancel()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def is_writable(self) -> bool:
+        return not (self.flow.write_paused or self.transport.is_closing())
+
+    def write(self, body: bytes) -> None:
+        # Framed as h11 does it, whose state this leaves as it is; h11 itself costs as much as the write.
+        is_chunked = self.conn.their_http_version == b"1.1"
+        self.transport.write(b"%x\r\n%b\r\n" % (len(body), body) if is_chunked else body)
 
 
 class Server(uvicorn.Server):

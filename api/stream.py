@@ -1,7 +1,7 @@
 """The one bridge between the MLX thread and the event loop.
 
     MLX thread                        |  event loop
-    emit(event) ---- call_soon -----> |  next(), waiting() -> lines -> socket
+    emit(event) ------- inbox ------> |  next(), waiting() -> lines -> socket
     has_room()? <--- job.resume() --- |  whenever a full stream was read
     cancelled?  <--- job.cancel() --- |  close(), when the client is gone or the answer is complete
 
@@ -26,27 +26,21 @@ Knows nothing about what the events say, beyond which one is first and which is 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Literal
 
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-
-from api.wire.answers import JsonLine, plain_error
-from api.wire.records import Records
+from api.inbox import Inbox
 from runner.errors import RunnerError
-from runner.types import Chunk, Done, Event, Failed, Started, TokenLogprob
+from runner.types import Done, Event, Failed
 from runner.worker import GenerateJob
 
 log = logging.getLogger(__name__)
 
 BUFFERED = 256
 STALL_S = 30.0
-JSONL = "application/jsonl"
 
 
 class State(Enum):
@@ -63,24 +57,25 @@ class EventStream:
     from another thread.
     """
 
-    def __init__(self, stall_s: float = STALL_S) -> None:
+    def __init__(self, inbox: Inbox, stall_s: float = STALL_S) -> None:
         self._loop = asyncio.get_running_loop()
+        self._inbox = inbox
         self._state = State.OPEN
         self._events: deque[Event] = deque()
-        self._arrived = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None  # who waits in `next`
         self._stall_s = stall_s
         self._stall: asyncio.TimerHandle | None = None
         # Each is written by one thread alone; their difference is what is on its way or unread.
         self._emitted = 0
         self._read = 0
         self.job: GenerateJob | None = None
+        self.forward: Callable[[], bool] | None = None  # sends on what is there, if that needs no waiting
         self.abort: Callable[[], object] = self.close  # drops the connection
 
     def emit(self, event: Event) -> None:
         """Hand an event over; does nothing once the stream is closed."""
         self._emitted += 1
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is there to be told
-            self._loop.call_soon_threadsafe(self._arrive, event)
+        self._inbox.put(self, event)
 
     def has_room(self) -> bool:
         return self._emitted - self._read < BUFFERED
@@ -88,9 +83,14 @@ class EventStream:
     async def next(self) -> Event | Closed:
         """The next event, as soon as there is one."""
         while not self._events and self._state is not State.CLOSED:
-            self._arrived.clear()
-            await self._arrived.wait()
+            self._reader = self._loop.create_future()
+            await self._reader
         return State.CLOSED if self._state is State.CLOSED else self._taken(1)[0]
+
+    @property
+    def unread(self) -> tuple[Event, ...]:
+        """What `waiting` would take."""
+        return tuple(self._events)
 
     def waiting(self) -> list[Event]:
         """The events that are there already; none is no end."""
@@ -100,7 +100,7 @@ class EventStream:
         """Nobody wants more: cancel the job, wake whoever waits for an event."""
         self._state = State.CLOSED
         self._end_stall()
-        self._arrived.set()
+        self._wake()
         if self.job is not None:
             self.job.cancel()
 
@@ -108,8 +108,10 @@ class EventStream:
         """End the answer with this, whatever the worker is doing."""
         if self._state is State.OPEN:
             self._put(failed)
+            self._wake()
 
-    def _arrive(self, event: Event) -> None:
+    def arrive(self, event: Event) -> None:
+        """An event came over."""
         if self._state is not State.OPEN:
             self._read += 1
             return
@@ -117,12 +119,26 @@ class EventStream:
         if self._state is State.OPEN and self._stall is None and not self.has_room():
             self._stall = self._loop.call_later(self._stall_s, self._cut_off)
 
+    def pass_on(self) -> None:
+        """Have what is there go out: by `forward`, if it can, else by whoever waits in `next`."""
+        if self._reader is None or self._reader.done():
+            return  # the reader is sending, and will look for more
+        has_gone = False
+        try:
+            has_gone = self._state is State.OPEN and self.forward is not None and self.forward()
+        finally:
+            if not has_gone:
+                self._wake()
+
     def _put(self, event: Event) -> None:
         self._events.append(event)
-        self._arrived.set()
-        if _is_end(event):
+        if is_end(event):
             self._state = State.ENDING
             self._end_stall()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     def _taken(self, count: int) -> list[Event]:
         taken = [self._events.popleft() for _ in range(count)]
@@ -150,6 +166,14 @@ class OpenStreams:
 
     def __init__(self) -> None:
         self._open: set[EventStream] = set()
+        self._inbox: Inbox | None = None
+
+    @property
+    def inbox(self) -> Inbox:
+        """Theirs, made by the first one on the loop."""
+        if self._inbox is None:
+            self._inbox = Inbox()
+        return self._inbox
 
     def add(self, stream: EventStream) -> None:
         self._open.add(stream)
@@ -165,73 +189,5 @@ class OpenStreams:
             stream.fail(Failed(str(error), error.status))
 
 
-class CompletionResponse(Response):
-    """Streams a job's events as NDJSON, or, with `whole`, answers them as one JSON object."""
-
-    def __init__(self, stream: EventStream, streams: OpenStreams, records: Records, whole: bool) -> None:
-        super().__init__()
-        self._stream = stream
-        self._streams = streams
-        self._records = records
-        self._whole = whole
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # A tidy close would wait for a client that does not read.
-        self._stream.abort = scope.get("state", {}).get("abort", self._stream.close)
-        self._streams.add(self._stream)
-        watcher = asyncio.create_task(self._close_on_disconnect(receive))
-        try:
-            await self._answer(scope, receive, send)
-        finally:
-            watcher.cancel()
-            self._streams.discard(self._stream)
-            self._stream.close()
-
-    async def _close_on_disconnect(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._stream.close()
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        match await self._stream.next():
-            case State.CLOSED:
-                return
-            case Failed() as failed:
-                await plain_error(failed.message, failed.status)(scope, receive, send)
-            case Started() if self._whole:
-                await (await self._collected())(scope, receive, send)
-            case _:
-                await self._send_lines(send)
-
-    async def _send_lines(self, send: Send) -> None:
-        """Every event as its lines, until the end was sent or nobody reads."""
-        headers = [(b"content-type", JSONL.encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        ended = False
-        while not ended:
-            first = await self._stream.next()
-            if first is State.CLOSED:
-                return
-            events = [first, *self._stream.waiting()]
-            ended = _is_end(events[-1])
-            body = b"".join(line for event in events for line in self._records.lines(event))
-            await send({"type": "http.response.body", "body": body, "more_body": not ended})
-
-    async def _collected(self) -> Response:
-        text: list[str] = []
-        logprobs: list[TokenLogprob] = []
-        while True:
-            match await self._stream.next():
-                case Chunk() as chunk:
-                    text.append(chunk.text)
-                    logprobs.extend(chunk.logprobs)
-                case Done() as done:
-                    return JsonLine(self._records.whole("".join(text), logprobs, done))
-                case Failed() as failed:
-                    return plain_error(failed.message, failed.status)
-                case _:
-                    return Response()  # closed: nobody reads this
-
-
-def _is_end(event: Event) -> bool:
-    return isinstance(event, Done | Failed)
+def is_end(event: Event) -> bool:
+    return isinstance(event, (Done, Failed))

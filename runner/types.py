@@ -1,4 +1,5 @@
-"""What crosses the line between the event loop and the MLX thread: plain frozen values, no arrays.
+"""What crosses the line between the event loop and the MLX thread: plain frozen values, no arrays. What is made for
+every token is a tuple, which costs half.
 
 One request goes in as a GenerateRequest; Events come out, in this order and no other:
 
@@ -10,7 +11,7 @@ Knows nothing about anything else in this project: standard library only.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 NS_PER_S = 1_000_000_000
 
@@ -76,8 +77,7 @@ class TokenLogprob:
     top: tuple[tuple[str, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Counts and durations so far. EOS is not counted among the generated tokens.
 
     prompt_ns spans tokenization to the first token read, so it includes the seed token's forward;
@@ -98,8 +98,7 @@ class Started:
     prompt_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Text that is final: whole characters, past every stop string that could still match.
 
     token is the id of the last token that went into the text; logprobs has an entry for each token of it.

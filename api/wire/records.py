@@ -12,7 +12,7 @@ Knows nothing about requests or sockets.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from runner.types import Chunk, Done, Event, Failed, Status, TokenLogprob, Usage
@@ -20,7 +20,11 @@ from runner.types import Chunk, Done, Event, Failed, Status, TokenLogprob, Usage
 MAX_LINE = 60_000  # bytes; a host's scanner gives up at 65,536
 MAX_TEXT = 8_000  # characters; each may become six bytes
 DONE_REASONS = {"stop": 0, "length": 1}
-SNAKE = ("prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration")
+COUNTERS = (
+    *("prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration"),
+    *("PromptEvalCount", "PromptEvalDuration", "EvalCount", "EvalDuration"),
+    "PromptEvalCachedCount",
+)
 
 
 class Records:
@@ -29,14 +33,22 @@ class Records:
     def __init__(self, metrics: bool) -> None:
         self._metrics = metrics
 
-    def lines(self, event: Event) -> Iterator[bytes]:
+    def encoded(self, events: Iterable[Event]) -> bytes:
+        """The lines of all of them."""
+        return b"".join([line for event in events for line in self.lines(event)])
+
+    def lines(self, event: Event) -> Iterable[bytes]:
         """One record, several where one would be too long, none for Started."""
-        if isinstance(event, Done):
-            yield _line(self.final("", event))
-        elif isinstance(event, Failed):
-            yield _line(failure(event))
-        elif isinstance(event, Chunk):
-            yield from self._chunk(event)
+        match event:
+            case Chunk():
+                is_plain = not event.logprobs and len(event.text) <= MAX_TEXT
+                return (self._plain(event),) if is_plain else self._chunk(event)
+            case Done():
+                return (_line(self.final("", event)),)
+            case Failed():
+                return (_line(failure(event)),)
+            case _:
+                return ()
 
     def whole(self, text: str, logprobs: list[TokenLogprob], event: Done) -> dict[str, Any]:
         """Everything in one object, for a client that does not want a stream."""
@@ -55,6 +67,13 @@ class Records:
             **counters(usage),
             "total_tokens": usage.prompt_tokens + usage.generated_tokens,
         }
+
+    def _plain(self, event: Chunk) -> bytes:
+        """The record of nearly every token: what `_chunk` yields for it, from a form that was filled in before."""
+        text = _ENCODER.encode(event.text)
+        if self._metrics:
+            return (_WITH_COUNTERS % (text, event.token, *_counted(event.usage))).encode()
+        return (_PLAIN % (text, event.token)).encode()
 
     def _chunk(self, event: Chunk) -> Iterator[bytes]:
         extra = counters(event.usage) if self._metrics else {}
@@ -84,14 +103,13 @@ def status_record(status: Status) -> dict[str, Any]:
 
 def counters(usage: Usage) -> dict[str, int]:
     """Counts, and durations in integer nanoseconds, under both spellings."""
-    values = {
-        "PromptEvalCount": usage.prompt_tokens,
-        "PromptEvalDuration": usage.prompt_ns,
-        "EvalCount": usage.generated_tokens,
-        "EvalDuration": usage.generate_ns,
-    }
-    snake = dict(zip(SNAKE, values.values(), strict=True))
-    return snake | values | {"PromptEvalCachedCount": usage.cached_tokens}
+    return dict(zip(COUNTERS, _counted(usage), strict=True))
+
+
+def _counted(usage: Usage) -> tuple[int, ...]:
+    """The values of COUNTERS."""
+    both = usage.prompt_tokens, usage.prompt_ns, usage.generated_tokens, usage.generate_ns
+    return *both, *both, usage.cached_tokens
 
 
 def failure(event: Failed) -> dict[str, Any]:
@@ -126,3 +144,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 def _encoded(value: Any) -> bytes:
     return _ENCODER.encode(value).encode()
+
+
+_PLAIN = '{"content":%s,"done":false,"token":%d}\n'
+_WITH_COUNTERS = _PLAIN.replace("}", "".join(f',"{name}":%d' for name in COUNTERS) + "}")

@@ -163,13 +163,13 @@ class Engine:
     def _end(self, row: Generation, end: End) -> None:
         self._stepping.append(row)
         self._loaded.slots.give(row.slot, row.known)
-        row.finish(end)
         self._leave(row)
+        row.finish(end)
 
     def _fail(self, row: Generation, failed: Failed) -> None:
         self._loaded.slots.drop(row.slot)
-        row.outlet.emit(failed)
         self._leave(row)
+        row.outlet.emit(failed)
 
     def _leave(self, row: Generation) -> None:
         self._scheduler.rows.remove(row)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
-from runner.types import Done, Failed, GenerateRequest, Started
+from runner.types import Done, Event, Failed, GenerateRequest, Started
 from runner.worker import Worker, explain
 from tests.parts import fakes, tiny
 from tests.parts.answer import WAIT_S, Answer
@@ -247,3 +247,30 @@ def test_memory_trouble_is_told_in_words_that_a_host_knows() -> None:
     assert explain(RuntimeError("[malloc] Unable to allocate 5 bytes")).startswith("out of memory: ")
     assert explain(RuntimeError("something\nelse")) == "something else"
     assert explain(RuntimeError()) == "RuntimeError"
+
+
+class Looking(Answer):
+    """Notes at the end what the status says by then."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__()
+        self.busy: list[bool] = []
+        self._worker = worker
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, Done | Failed):
+            self.busy = [slot.busy for slot in self._worker.status.slots]
+        super().emit(event)
+
+
+@pytest.mark.parametrize("fail_at", [None, 3])
+def test_the_status_knows_of_an_end_before_anybody_else_does(
+    worker: Worker, give: Give, fail_at: int | None
+) -> None:
+    model = script("abc", "p")
+    give(model)
+    model.fail_at = fail_at
+    answer = Looking(worker)
+    worker.generate(GenerateRequest("p"), answer)
+    assert isinstance(answer.end(), Done if fail_at is None else Failed)
+    assert answer.busy == [False]

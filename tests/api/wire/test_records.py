@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.wire.records import Records, status_record
+from api.wire.records import Records, counters, status_record
 from runner.types import Chunk, Done, Event, Failed, Status, TokenLogprob, Usage
 
 USAGE = Usage(
@@ -74,6 +74,20 @@ def test_logprobs_have_the_hosts_shape() -> None:
 def test_any_text_arrives_whole_in_lines_short_enough(piece: str, times: int) -> None:
     text = piece * times
     assert "".join(record["content"] for record in records(Chunk(text, 1, USAGE))) == text
+
+
+counts = st.integers(0, 2**63)
+usages = st.builds(Usage, counts, counts, counts, counts, counts)
+
+
+@given(st.builds(Chunk, st.text(max_size=30), counts, usages, st.just(())), st.booleans())
+def test_the_form_of_a_plain_chunk_is_what_an_encoder_makes_of_its_record(
+    chunk: Chunk, metrics: bool
+) -> None:
+    record = {"content": chunk.text, "done": False, "token": chunk.token}
+    record |= counters(chunk.usage) if metrics else {}
+    line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+    assert Records(metrics).encoded([chunk]) == line.encode()
 
 
 def test_many_logprobs_are_spread_over_records_and_none_is_lost() -> None:

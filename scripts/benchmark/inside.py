@@ -16,7 +16,7 @@ from pathlib import Path
 
 from runner.errors import RunnerError as RunnerError
 from runner.machine import device  # importing runner opens the BLAS before anything imports mlx
-from runner.machine.blas import blas_is_slow as blas_is_slow
+from runner.machine.blas import blas_name as blas_name
 
 # isort: split
 import mlx.core as mx

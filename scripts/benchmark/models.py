@@ -80,7 +80,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": inside.device_kind(),
-        "slow_blas": inside.blas_is_slow(),
+        "blas": inside.blas_name(),
         "compiler": any(shutil.which(name) for name in ("g++", "clang++", "c++")),
         "python": platform.python_version(),
         "mlx": version("mlx"),

@@ -30,10 +30,8 @@ import mlx.core as mx
 
 from runner.cache.lanes import Lane, LayerLanes
 from runner.cache.span import Span
+from runner.kernels.attention import Mask
 from runner.kernels.rows_attention import Own
-
-Mask = mx.array | str | None
-"""What `mx.fast.scaled_dot_product_attention` takes: "causal", an array, or None for no mask."""
 
 
 class Storage(Protocol):

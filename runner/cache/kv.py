@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from runner.cache.base import Mask
 from runner.cache.buffer import Buffer
 from runner.cache.lanes import Lane, LayerLanes
 from runner.cache.span import Span
+from runner.kernels import choice
+from runner.kernels.attention import Mask
 from runner.kernels.rows_attention import Own
 
 STEP = 256  # rows; capacities are multiples of it
@@ -30,6 +31,7 @@ class KVCache:
         self._wanted = 0
         self._start = 0  # the position in row 0
         self._keys, self._values = Buffer(), Buffer()
+        self._attention = choice.attention()
         self._lane: Lane | None = None
         self._lanes: LayerLanes | None = None
 
@@ -61,7 +63,7 @@ class KVCache:
 
     def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
         first, end = self._shown(span.length)
-        return mx.fast.scaled_dot_product_attention(
+        return self._attention(
             queries,
             self._keys.read(first, end),
             self._values.read(first, end),

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from runner.cache.base import Mask
 from runner.cache.buffer import Buffer
 from runner.cache.kv import roomy
 from runner.cache.span import Span
+from runner.kernels import choice
+from runner.kernels.attention import Mask
 
 
 class LatentCache:
@@ -27,6 +28,7 @@ class LatentCache:
         self.offset = 0
         self._wanted = 0
         self._rows = Buffer()
+        self._attention = choice.attention()
 
     @property
     def nbytes(self) -> int:
@@ -45,7 +47,7 @@ class LatentCache:
         its heads as positions, [B,1,H,Z+R], since each of them sees all rows.
         """
         rows = self.kept()
-        return mx.fast.scaled_dot_product_attention(queries, rows, rows, scale=scale, mask=self.mask(span))
+        return self._attention(queries, rows, rows, scale=scale, mask=self.mask(span))
 
     def kept(self) -> mx.array:
         """All rows [B,1,S,Z+R], oldest first."""

@@ -11,10 +11,13 @@ Knows nothing about tokens, layers or storages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any, TypeVar
 
 import mlx.core as mx
+
+Kept = TypeVar("Kept")
 
 
 class Span:
@@ -26,6 +29,7 @@ class Span:
         self.length = length
         self.rows = rows or (self,)
         self._window_masks: dict[tuple[int, int], mx.array] = {}
+        self._kept: dict[object, Any] = {}
 
     @classmethod
     def together(cls, rows: Sequence[Span]) -> Span:
@@ -39,6 +43,13 @@ class Span:
         """
         offsets = [row.offset for row in self.rows]
         return mx.array(offsets[0] if len(offsets) == 1 else offsets, mx.int32)
+
+    def once(self, key: object, make: Callable[[], Kept]) -> Kept:
+        """What `make` makes, made at the first call with this key."""
+        kept: Kept | None = self._kept.get(key)
+        if kept is None:
+            kept = self._kept[key] = make()
+        return kept
 
     def window_mask(self, window: int, shown: int) -> mx.array:
         """Which of the last `shown` positions each query sees, [L,shown]: itself and the window - 1 before it."""

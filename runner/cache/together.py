@@ -18,12 +18,13 @@ from typing import TypeVar
 
 import mlx.core as mx
 
-from runner.cache.base import Attending, KeyValues, Mask
+from runner.cache.base import Attending, KeyValues
 from runner.cache.lanes import Lane, LayerLanes
 from runner.cache.latent import LatentCache
 from runner.cache.memory import Memory
 from runner.cache.recurrent import RecurrentCache, State
 from runner.cache.span import Span
+from runner.kernels.attention import Mask
 from runner.kernels.rows_attention import LANE, AtOnce, Query, RowsAttention
 
 EIGHT = 8

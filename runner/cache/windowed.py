@@ -9,9 +9,9 @@ Knows nothing about tokens, models or requests.
 
 from __future__ import annotations
 
-from runner.cache.base import Mask
 from runner.cache.kv import KVCache
 from runner.cache.span import Span
+from runner.kernels.attention import Mask
 
 
 class WindowedKVCache(KVCache):

@@ -1,10 +1,17 @@
-"""Which operations of ours the device has a kernel for.
+"""Which form of an operation the device computes with; asked when something is made that keeps it.
 
 Knows nothing about models or requests.
 """
 
 from __future__ import annotations
 
+import mlx.core as mx
+
+from runner.kernels import attention as one_row
+from runner.kernels import rotation as rotations
+from runner.kernels.activations import CPU, PLAIN, Activations
+from runner.kernels.attention import Attention
+from runner.kernels.rotation import Rotation, Turning
 from runner.kernels.rows_attention import AtOnce
 from runner.kernels.rows_attention_cuda import CUDA
 from runner.machine import device
@@ -13,3 +20,16 @@ from runner.machine import device
 def rows_attention() -> AtOnce | None:
     """How rows that decode together attend at once; None: they do not."""
     return CUDA if device.kind() == "cuda" else None
+
+
+def attention() -> Attention:
+    """How the queries of one row attend."""
+    return one_row.on_cpu if device.kind() == "cpu" else mx.fast.scaled_dot_product_attention
+
+
+def rotation(turning: Turning) -> Rotation:
+    return rotations.OnCpu(turning) if device.kind() == "cpu" else rotations.Plain(turning)
+
+
+def activations() -> Activations:
+    return CPU if device.kind() == "cpu" else PLAIN

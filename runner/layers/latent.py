@@ -17,6 +17,7 @@ from runner.cache.span import Span
 from runner.config.decoder import DecoderConfig
 from runner.config.latent import LatentConfig
 from runner.errors import BadModelFiles
+from runner.kernels import choice
 from runner.layers import nn
 from runner.layers.moe import add_tensor
 from runner.layers.rope import Rope
@@ -61,6 +62,7 @@ class Attention(nn.Module):
         self.rotated, self.value = config.rotated, config.value
         self.scale = config.scale
         self.rope = rope
+        self.attention = choice.attention()
         self.low_rank = config.query_rank is not None
         if config.query_rank is None:
             self.q_proj = nn.Linear(hidden, heads * width, bias=False)
@@ -132,9 +134,7 @@ class Attention(nn.Module):
         queries = mx.concatenate([content, rotated], axis=-1)  # [B,H,L,C+R]
         keys = mx.concatenate([self.embed_q.transposed(latent), shared], axis=-1)  # [B,H,S,C+R]
         values = self.unembed_out(latent)  # [B,H,S,W]
-        return mx.fast.scaled_dot_product_attention(
-            queries, keys, values, scale=self.scale, mask=storage.mask(span)
-        )
+        return self.attention(queries, keys, values, scale=self.scale, mask=storage.mask(span))
 
 
 def split_latent_maps(weights: dict[str, mx.array], heads: int, config: LatentConfig) -> dict[str, mx.array]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from runner.config.decoder import DecoderConfig
+from runner.kernels import choice
 from runner.layers import nn
 
 
@@ -21,21 +22,18 @@ class GatedMLP(nn.Module):
         self.gate_proj = nn.Linear(hidden, width, bias=bias)
         self.up_proj = nn.Linear(hidden, width, bias=bias)
         self.down_proj = nn.Linear(width, hidden, bias=bias)
+        self.activations = choice.activations()
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))  # [B,L,E] over [B,L,F]
-
-
-def _silu_times(gate: mx.array, up: mx.array) -> mx.array:
-    product: mx.array = nn.silu(gate) * up
-    return product
-
-
-swiglu = mx.compile(_silu_times, shapeless=True)  # one kernel, whatever the length
+        return self.down_proj(
+            self.activations.swiglu(self.gate_proj(x), self.up_proj(x))
+        )  # [B,L,E] over [B,L,F]
 
 
 class GeGLU(GatedMLP):
     """GeGLU (Shazeer 2020, arXiv 2002.05202) with the tanh form of GELU: down(gelu(gate(x)) * up(x))."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(nn.gelu_approx(self.gate_proj(x)) * self.up_proj(x))  # [B,L,E] over [B,L,F]
+        return self.down_proj(
+            self.activations.gelu(self.gate_proj(x)) * self.up_proj(x)
+        )  # [B,L,E] over [B,L,F]

@@ -17,8 +17,8 @@ import re
 import mlx.core as mx
 
 from runner.errors import BadModelFiles
+from runner.kernels import choice
 from runner.layers import nn
-from runner.layers.mlp import swiglu
 
 SORTED_FROM = 64  # pairs; below it sorting costs more than reading an expert's weights once saves
 
@@ -44,6 +44,7 @@ class Experts(nn.Module):
         self.gate_proj = ExpertLinear(hidden, width, experts)
         self.up_proj = ExpertLinear(hidden, width, experts)
         self.down_proj = ExpertLinear(width, hidden, experts)
+        self.activations = choice.activations()
 
     def __call__(self, x: mx.array, chosen: mx.array) -> mx.array:
         """Tokens [T,E] and the experts of each [T,A] -> each expert's output [T,A,E]."""
@@ -63,7 +64,7 @@ class Experts(nn.Module):
         """Rows [P,1,E] and the expert of each [P] -> what it makes of it [P,1,E]."""
         gate = self.gate_proj(rows, experts, in_order=in_order)  # [P,1,F]
         up = self.up_proj(rows, experts, in_order=in_order)  # [P,1,F]
-        return self.down_proj(swiglu(gate, up), experts, in_order=in_order)
+        return self.down_proj(self.activations.swiglu(gate, up), experts, in_order=in_order)
 
 
 class SparseMLP(nn.Module):

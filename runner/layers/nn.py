@@ -8,13 +8,13 @@ Knows nothing about models.
 
 from __future__ import annotations
 
-from mlx.nn.layers.activations import gelu_approx, silu
+from mlx.nn.layers.activations import silu
 from mlx.nn.layers.base import Module as UntypedModule
 from mlx.nn.layers.embedding import Embedding
 from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.normalization import RMSNorm
 
-__all__ = ["Embedding", "Linear", "Module", "RMSNorm", "gelu_approx", "silu"]
+__all__ = ["Embedding", "Linear", "Module", "RMSNorm", "silu"]
 
 
 class Module(UntypedModule):

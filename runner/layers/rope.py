@@ -1,6 +1,6 @@
-"""Rotary positions: pairs of a head's numbers are turned by angles that grow with the position.
+"""Rotary positions of a model's heads.
 
-Angles and where they come from stand in `config/rope.py`.
+Angles and where they come from stand in `config/rope.py`, how heads are turned in `kernels/rotation.py`.
 
 Knows nothing about caches or layers.
 """
@@ -11,39 +11,32 @@ import mlx.core as mx
 
 from runner.cache.span import Span
 from runner.config.rope import RopeConfig
+from runner.kernels import choice
+from runner.kernels.rotation import Turning
 
 
 class Rope:
     """One rotation, shared by all layers of a model."""
 
     def __init__(self, config: RopeConfig, head_dim: int) -> None:
-        self._dims = config.dims
-        self._traditional = config.traditional
-        self._scale = config.scale
-        self._base = None if config.periods else config.theta
-        self._periods = mx.array(config.periods, mx.float32) if config.periods else None  # [dims/2]
-        self._magnitudes: mx.array | None = None  # [D]
         # Scores are products of a rotated query and a rotated key. If the whole head is rotated, yarn's
         # magnitude is a factor of every score, and free as part of the attention scale.
-        self.score_scale = 1.0
-        if config.dims == head_dim:
-            self.score_scale = config.magnitude**2
-        elif config.magnitude != 1.0:
-            rest = head_dim - config.dims
-            self._magnitudes = mx.array([config.magnitude] * config.dims + [1.0] * rest, mx.float32)
+        whole = config.dims == head_dim
+        self.score_scale = config.magnitude**2 if whole else 1.0
+        self.turning = Turning(
+            width=head_dim,
+            dims=config.dims,
+            base=config.theta,
+            scale=config.scale,
+            periods=config.periods,
+            magnitude=1.0 if whole else config.magnitude,
+            traditional=config.traditional,
+        )
+        self._rotation = choice.rotation(self.turning) if config.dims else None
 
     def __call__(self, x: mx.array, span: Span) -> mx.array:
         """[B,H,L,D] at the span's positions -> the same, rotated."""
-        if self._dims == 0:
+        rotation = self._rotation
+        if rotation is None:
             return x
-        if self._magnitudes is not None:
-            x = x * self._magnitudes.astype(x.dtype)
-        return mx.fast.rope(
-            x,
-            self._dims,
-            traditional=self._traditional,
-            base=self._base,
-            scale=self._scale,
-            offset=span.starts,
-            freqs=self._periods,
-        )
+        return rotation(x, span.once(self, lambda: rotation.at(span.starts, span.length)))

@@ -113,7 +113,7 @@ class Block(nn.Module):
         x = x + self.post_attention_layernorm(attended)
         x = x + self.post_feedforward_layernorm(self.feed(x))
         if own is not None:
-            gated = nn.gelu_approx(self.per_layer_input_gate(x)) * own  # [B,L,P]
+            gated = self.mlp.activations.gelu(self.per_layer_input_gate(x)) * own  # [B,L,P]
             x = x + self.post_per_layer_input_norm(self.per_layer_projection(gated))
         return x * self.layer_scalar.astype(x.dtype)
 

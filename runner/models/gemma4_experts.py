@@ -42,7 +42,7 @@ class Experts(moe.Experts):
     def through(self, rows: mx.array, experts: mx.array, *, in_order: bool) -> mx.array:
         gate = self.gate_proj(rows, experts, in_order=in_order)  # [P,1,F]
         up = self.up_proj(rows, experts, in_order=in_order)  # [P,1,F]
-        return self.down_proj(nn.gelu_approx(gate) * up, experts, in_order=in_order)
+        return self.down_proj(self.activations.gelu(gate) * up, experts, in_order=in_order)
 
 
 def plain_experts(weights: dict[str, mx.array], experts: int) -> dict[str, mx.array]:

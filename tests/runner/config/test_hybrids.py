@@ -92,7 +92,7 @@ def test_absent_fields_of_hybrids_have_the_defaults_of_transformers(architecture
     assert attention.q_proj.weight.shape == (2 * 8 * 256, 64)
     assert attention.k_proj.weight.shape == (kv_heads * 256, 64)
     assert "bias" not in attention.q_proj
-    assert (attention.rope._dims, attention.rope._base) == (64, 10_000.0)
+    assert (attention.rope.turning.dims, attention.rope.turning.base) == (64, 10_000.0)
     mlp = model.model.layers[4].mlp
     if experts is None:
         assert mlp.gate_proj.weight.shape == (96, 64)

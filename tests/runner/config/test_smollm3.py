@@ -55,8 +55,8 @@ def test_smollm3s_absent_fields_have_the_defaults_of_transformers() -> None:
     assert (model.context_length, model.model.norm.eps, model.tied) == (32_768, 1e-6, True)
     attention = model.model.layers[0].self_attn
     assert attention.k_proj.weight.shape == (4 * 8, 64)
-    assert attention.rope._base == 2_000_000
-    assert [layer.self_attn.rope._dims for layer in model.model.layers] == [8, 8, 8, 0, 8]
+    assert attention.rope.turning.base == 2_000_000
+    assert [layer.self_attn.rope.turning.dims for layer in model.model.layers] == [8, 8, 8, 0, 8]
     assert ("bias" in attention.q_proj, "bias" in attention.o_proj) == (False, False)
     assert "bias" not in model.model.layers[0].mlp.gate_proj
     windowed = build({**sizes, **WINDOW, "architectures": ["SmolLM3ForCausalLM"]})

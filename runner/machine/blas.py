@@ -11,6 +11,7 @@ Knows nothing about MLX: it must run before MLX is there.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
@@ -42,8 +43,14 @@ def blas_is_slow() -> bool:
 
 
 def _open_mkl(folder: Path) -> bool:
-    """MKL ends the process if its first product finds no OpenMP, so OpenMP is opened first, or MKL is not."""
+    """MKL ends the process if its first product finds no OpenMP, so OpenMP is opened first, or MKL is not.
+
+    Its threads leave their cores when a product is done. They would go on waiting there for 0.2 s, longer than
+    until the next product, while other threads of this process and of the host want those cores.
+    """
     found = sorted(folder.glob("libmkl_rt.so*"))
+    if found:
+        os.environ.setdefault("KMP_BLOCKTIME", "0")
     return bool(found) and _open(str(folder / "libiomp5.so")) and _open(str(found[-1]))
 
 

@@ -28,6 +28,10 @@ if "multiply" in sys.argv:
 mapped = {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}
 print(json.dumps([blas.blas_name(), blas.blas_is_slow(), sorted(mapped)]))
 """
+BLOCKTIME = """
+import runner, ctypes, sys
+print(ctypes.CDLL(sys.prefix + "/lib/libiomp5.so").kmp_get_blocktime())
+"""
 OPENMP, MKL = "libiomp5.so", "libmkl_rt.so.3"
 
 
@@ -101,10 +105,27 @@ def test_without_either_mlx_multiplies_by_itself_and_that_is_known_to_be_slow(tm
     assert (found.name, found.slow) == (None, True)
 
 
-@pytest.mark.skipif(not list(Path(sys.prefix, "lib").glob("libmkl_rt.so*")), reason="mkl is not installed")
+needs_mkl = pytest.mark.skipif(
+    not list(Path(sys.prefix, "lib").glob("libmkl_rt.so*")), reason="mkl is not installed"
+)
+
+
+@needs_mkl
 def test_a_product_of_mlx_runs_in_the_mkl_of_this_environment() -> None:
     """Its kernels are opened when a function of it is called for the first time."""
     before, after = opened(Path(sys.prefix)), opened(Path(sys.prefix), "multiply")
     assert before.name == after.name == "MKL"
     assert not before.has("libmkl_core")
     assert after.has("libmkl_core")
+
+
+@needs_mkl
+@pytest.mark.parametrize(("asked", "milliseconds"), [(None, 0), ("7", 7)])
+def test_threads_of_mkl_do_not_wait_on_their_cores_unless_asked_to(
+    asked: str | None, milliseconds: int
+) -> None:
+    others = {name: value for name, value in os.environ.items() if name != "KMP_BLOCKTIME"}
+    variables = others | ({} if asked is None else {"KMP_BLOCKTIME": asked})
+    command = [sys.executable, "-c", BLOCKTIME]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=variables)
+    assert int(done.stdout) == milliseconds

@@ -50,7 +50,8 @@ def test_the_cpu_finds_what_the_plain_attention_finds(
     ours = on_cpu(queries, keys, values, scale=0.3, mask=mask, sinks=sinks)
     theirs = plain(queries, keys, values, scale=0.3, mask=mask, sinks=sinks)
     assert ours.shape == theirs.shape
-    assert mx.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    # A score of 20 is rounded by 1e-6, its exponential by as much of itself, and a value of 5 goes with it.
+    assert mx.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,17 +5,22 @@ Knows nothing about config files, tokens or requests.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import mlx.core as mx
 
 from runner.cache.base import LayerMemory
 from runner.cache.span import Span
 from runner.config.decoder import DecoderConfig
 from runner.layers import nn
+from runner.layers.joined import Joinable
 from runner.layers.rope import Rope
 
 
-class Attention(nn.Module):
+class Attention(Joinable):
     """Grouped-query attention with rotary positions: H/K query heads share a key/value head."""
+
+    joins: ClassVar = {"qkv_proj": ("q_proj", "k_proj", "v_proj")}
 
     def __init__(
         self, config: DecoderConfig, layer: int, rope: Rope, *, qkv_bias: bool, o_bias: bool
@@ -40,10 +45,12 @@ class Attention(nn.Module):
     def project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         """[B,L,E] -> queries [B,L,H,D], keys [B,L,K,D], values [B,L,K,D]."""
         batch, length, _ = x.shape
-        queries = self.q_proj(x).reshape(batch, length, self.heads, -1)
-        keys = self.k_proj(x).reshape(batch, length, self.kv_heads, -1)
-        values = self.v_proj(x).reshape(batch, length, self.kv_heads, -1)
-        return queries, keys, values
+        queries, keys, values = self.outputs("qkv_proj", x)
+        return (
+            queries.reshape(batch, length, self.heads, -1),
+            keys.reshape(batch, length, self.kv_heads, -1),
+            values.reshape(batch, length, self.kv_heads, -1),
+        )
 
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, span: Span, memory: LayerMemory

@@ -6,15 +6,20 @@ Knows nothing about config files, tokens or requests.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import mlx.core as mx
 
 from runner.config.decoder import DecoderConfig
 from runner.kernels import choice
 from runner.layers import nn
+from runner.layers.joined import Joinable
 
 
-class GatedMLP(nn.Module):
+class GatedMLP(Joinable):
     """SwiGLU (Shazeer 2020, arXiv 2002.05202): down(silu(gate(x)) * up(x))."""
+
+    joins: ClassVar = {"gate_up_proj": ("gate_proj", "up_proj")}
 
     def __init__(self, config: DecoderConfig, *, bias: bool = False) -> None:
         super().__init__()
@@ -25,15 +30,13 @@ class GatedMLP(nn.Module):
         self.activations = choice.activations()
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(
-            self.activations.swiglu(self.gate_proj(x), self.up_proj(x))
-        )  # [B,L,E] over [B,L,F]
+        gate, up = self.outputs("gate_up_proj", x)  # [B,L,F]
+        return self.down_proj(self.activations.swiglu(gate, up))  # [B,L,E]
 
 
 class GeGLU(GatedMLP):
     """GeGLU (Shazeer 2020, arXiv 2002.05202) with the tanh form of GELU: down(gelu(gate(x)) * up(x))."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(
-            self.activations.gelu(self.gate_proj(x)) * self.up_proj(x)
-        )  # [B,L,E] over [B,L,F]
+        gate, up = self.outputs("gate_up_proj", x)  # [B,L,F]
+        return self.down_proj(self.activations.gelu(gate) * up)  # [B,L,E]

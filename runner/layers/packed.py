@@ -9,7 +9,8 @@ Knows nothing about files, tokens or requests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 
 import mlx.core as mx
 from mlx.utils import tree_unflatten
@@ -30,6 +31,11 @@ class PackedMatrix(nn.Module):
         self._dtype = dtype
         for name, array in packed.tensors(dtype).items():
             setattr(self, name, array)
+
+    @property
+    def kind(self) -> tuple[Quantization, mx.Dtype, frozenset[str]]:
+        """What layers have in common whose rows may stand in one."""
+        return self._settings, self._dtype, frozenset(self)
 
     def times(self, x: mx.array, *, transpose: bool = True) -> mx.array:
         """[..,W] -> [..,N], as a linear layer does; without `transpose` [..,N] -> [..,W]."""
@@ -76,6 +82,17 @@ class PackedLinear(PackedMatrix):
     def __call__(self, x: mx.array) -> mx.array:
         y = self.times(x)
         return y + self.bias if "bias" in self else y
+
+
+def stacked(layers: Sequence[PackedLinear]) -> PackedLinear | None:
+    """The rows of all as one layer; None if they are not of one kind."""
+    first = layers[0]
+    if "global_scale" in first or any(layer.kind != first.kind for layer in layers):
+        return None
+    whole = copy(first)
+    for key in first:
+        whole[key] = mx.concatenate([layer[key] for layer in layers])
+    return whole
 
 
 class PackedHeads(PackedMatrix):

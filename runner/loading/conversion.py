@@ -19,6 +19,7 @@ from mlx.utils import tree_flatten
 
 from runner.errors import BadModelFiles
 from runner.layers import nn
+from runner.layers.joined import join
 from runner.layers.packed import replace
 from runner.loading.policy import Decision, packed_or_dense
 from runner.machine import device
@@ -58,6 +59,11 @@ def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
     return {name: parameter.shape for name, parameter in flat}
 
 
+def join_layers(model: Model) -> None:
+    """Make one of the layers that may be (`layers/joined.py`). Their weights are there by now."""
+    join(_module(model))
+
+
 def _dense_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: mx.Dtype) -> int:
     """What a model takes whose parameters are all of one type."""
     return sum(math.prod(shape) * dtype.size for shape in shapes.values())
@@ -81,8 +87,13 @@ def _put_twins(
     model: Model, matrices: Mapping[str, Packed], dtypes: Mapping[str, mx.Dtype]
 ) -> Collection[str]:
     """Packed layers in the places of the float ones; returns the paths of those that have a twin."""
+    return frozenset(replace(_module(model), matrices, dtypes))
+
+
+def _module(model: Model) -> nn.Module:
+    """Every model is one; who computes with it need not know."""
     assert isinstance(model, nn.Module)
-    return frozenset(replace(model, matrices, dtypes))
+    return model
 
 
 def _packed_or_dequantized(

@@ -18,7 +18,7 @@ from runner import models
 from runner.cache.slots import Slots
 from runner.errors import BadModelFiles
 from runner.grammar.compiler import Grammars
-from runner.loading.conversion import converted, parameter_shapes
+from runner.loading.conversion import converted, join_layers, parameter_shapes
 from runner.loading.evaluation import Progress, evaluate
 from runner.loading.loaded_model import LoadedModel
 from runner.machine import device, memory
@@ -54,6 +54,10 @@ def load(files: ModelFiles, progress: Progress, *, packed: bool = False, slots: 
     weights = converted(model, model.rename(weights), declared, common, keep_packed=packed)
     _assign(model, weights)
     _evaluate(weights, progress)
+    tensors, size = len(weights), sum(array.nbytes for array in weights.values())
+    weights.clear()  # nobody else may hold what is joined
+    join_layers(model)
+    memory.release_buffers()
     if before != [_fingerprint(file.path) for file in files.weights]:
         raise BadModelFiles("weight files changed while they were read; load the model again")
     _check_vocabulary(tokenizer, model.vocab_size)
@@ -73,8 +77,8 @@ def load(files: ModelFiles, progress: Progress, *, packed: bool = False, slots: 
         extra={
             "model": loaded.name,
             "architecture": loaded.architecture,
-            "tensors": len(weights),
-            "bytes": sum(array.nbytes for array in weights.values()),
+            "tensors": tensors,
+            "bytes": size,
             "context": loaded.context_length,
             "took": f"{time.perf_counter() - started:.3f}s",
         },

@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 
 from runner.cache.memory import Memory
 from runner.cache.together import Company
+from runner.loading.conversion import join_layers
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
 from runner.models import build
@@ -23,6 +24,7 @@ def made(case: Case, checkpoint: dict[str, mx.array]) -> Model:
     """The model of the case with the tensors of a checkpoint, by the way the loader goes."""
     model = build(case.config)
     model.load_weights(list(model.rename(checkpoint).items()), strict=True)
+    join_layers(model)
     return model
 
 

@@ -46,7 +46,8 @@ class Way:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.body":
-            await asyncio.sleep(0)  # a connection that is full
+            for _ in range(4):  # a connection that is full
+                await asyncio.sleep(0)
             self.through_asgi += 1
             self.body += message["body"]
 
@@ -105,6 +106,16 @@ def test_lines_wait_while_the_connection_takes_no_more() -> None:
     asyncio.run(answered(way, way, [Started(1), 5, False, *tokens, Done("stop", USAGE)]))
     assert way.straight == 0
     assert way.body.count(b"\n") == 6
+
+
+def test_a_line_that_comes_while_another_is_being_sent_goes_behind_it() -> None:
+    first, second = Chunk("first", 1, USAGE), Chunk("second", 2, USAGE)
+    for turns in range(12):
+        way = Way()
+        asyncio.run(
+            answered(way, way, [Started(1), 5, False, first, turns, True, second, Done("stop", USAGE)])
+        )
+        assert way.body.index(b"first") < way.body.index(b"second")
 
 
 def test_a_line_that_cannot_be_made_ends_the_answer_on_either_way() -> None:

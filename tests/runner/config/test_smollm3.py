@@ -63,4 +63,4 @@ def test_smollm3s_absent_fields_have_the_defaults_of_transformers() -> None:
     windows = [getattr(cache, "window", None) for cache in windowed.make_memory().storages]
     assert windows == [None, None, None, 9, None]
     no_width = build({**sizes, "use_sliding_window": True, "architectures": ["SmolLM3ForCausalLM"]})
-    assert not any(hasattr(cache, "window") for cache in no_width.make_memory().storages)
+    assert not any(getattr(cache, "window", None) for cache in no_width.make_memory().storages)

@@ -13,10 +13,13 @@ import time
 
 import mlx.core as mx
 
+from runner.cache.memory import Memory
 from runner.cache.together import Company, sizes
 from runner.generation.sampling import Tokens, draw, make_sampler
+from runner.kernels.attention_cuda import SIZES
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
+from runner.models.base import Model
 from runner.types import SamplingOptions
 
 log = logging.getLogger(__name__)
@@ -25,18 +28,19 @@ USUAL = (
     SamplingOptions(),
     SamplingOptions(temperature=0.8, top_k=40, top_p=0.9),
 )  # greedy, and a host's defaults
-PROMPT = 600  # positions; so many that a kernel splits them
+LONG = 600  # positions; so many that a kernel splits them
 
 
 def rehearse(loaded: LoadedModel, at_once: AtOnce | None) -> None:
-    """Feed a prompt, decode in batches of every size that there will be, draw; forget all of it."""
+    """Feed prompts, decode in batches of every size that there will be, draw; forget all of it."""
     started = time.perf_counter()
     model, count = loaded.model, loaded.slots.count
     memories = {number: model.make_memory() for number in range(count)}
-    prompt = min(PROMPT, loaded.context_length // 2, loaded.prefill_chunk)
+    longest = min(loaded.context_length // 2, loaded.prefill_chunk)
+    for length in (size for size in SIZES if size <= longest):
+        mx.eval(_fed(model, model.make_memory(), length))
     for number, memory in memories.items():
-        length = prompt if number == 0 else 1
-        hidden = model(mx.zeros((1, length), mx.int32), memory.span(length), memory)
+        hidden = _fed(model, memory, min(LONG, longest) if number == 0 else 1)
         _draw(loaded, model.logits(hidden[:, -1:, :])[:, 0, :])
     company = Company(count, at_once)
     for size in sizes(count) if loaded.slots.may_join else ():
@@ -46,6 +50,11 @@ def rehearse(loaded: LoadedModel, at_once: AtOnce | None) -> None:
             hidden = model(mx.zeros((size, 1), mx.int32), together.span(), together)
             _draw(loaded, model.logits(hidden)[:, 0, :])
     log.info("Rehearsed", extra={"took": f"{time.perf_counter() - started:.3f}s"})
+
+
+def _fed(model: Model, memory: Memory, length: int) -> mx.array:
+    """[1,L,E]."""
+    return model(mx.zeros((1, length), mx.int32), memory.span(length), memory)
 
 
 def _draw(loaded: LoadedModel, logits: mx.array) -> None:

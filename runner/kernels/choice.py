@@ -11,6 +11,7 @@ from runner.kernels import attention as one_row
 from runner.kernels import rotation as rotations
 from runner.kernels.activations import CPU, PLAIN, Activations
 from runner.kernels.attention import Attention
+from runner.kernels.attention_cuda import on_cuda
 from runner.kernels.rotation import Rotation, Turning
 from runner.kernels.rows_attention import AtOnce
 from runner.kernels.rows_attention_cuda import CUDA
@@ -24,7 +25,8 @@ def rows_attention() -> AtOnce | None:
 
 def attention() -> Attention:
     """How the queries of one row attend."""
-    return one_row.on_cpu if device.kind() == "cpu" else mx.fast.scaled_dot_product_attention
+    forms: dict[device.Kind, Attention] = {"cpu": one_row.on_cpu, "cuda": on_cuda}
+    return forms.get(device.kind(), mx.fast.scaled_dot_product_attention)
 
 
 def rotation(turning: Turning) -> Rotation:

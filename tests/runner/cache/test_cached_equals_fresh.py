@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -13,17 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from runner import models
-from runner.cache.base import Attending, Latents, LayerMemory, States
-from runner.cache.kv import KVCache
-from runner.cache.memory import Memory
 from runner.cache.slots import Slots
-from runner.cache.span import Span
 from runner.generation.alone import complete
 from runner.grammar.compiler import Grammars
 from runner.loading.loaded_model import LoadedModel
 from runner.models.base import Model
 from runner.types import Done, Failed, GenerateRequest, SamplingOptions
 from tests.parts import tiny
+from tests.parts.failing import FailingModel
 from tests.parts.fakes import Alarm, tokenizer
 from tests.parts.models import logits
 
@@ -86,59 +81,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-class Recording:
-    """A Model that keeps the logits it gives, and fails on demand in the middle of a layer stack."""
+class Recording(FailingModel):
+    """A FailingModel that keeps the logits it gives."""
 
     def __init__(self, inner: Model) -> None:
-        self.inner = inner
-        self.vocab_size = inner.vocab_size
-        self.context_length = inner.context_length
+        super().__init__(inner)
         self.seen: list[mx.array] = []
-        self.fail_in: int | None = None  # forwards from now
-
-    def __call__(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
-        if self.fail_in is not None:
-            self.fail_in -= 1
-            if self.fail_in < 0:
-                if memory.borrowed is not None:
-                    self.inner(tokens, span, memory)
-                    raise RuntimeError("injected")
-                last = max(memory.attention)  # the layers before it have moved by then
-                half = {**memory.attention, last: _Failing()}
-                return self.inner(tokens, span, _Half(half, memory.latent, memory.recurrent))
-        return self.inner(tokens, span, memory)
 
     def logits(self, hidden: mx.array) -> mx.array:
-        logits = self.inner.logits(hidden)
+        logits = super().logits(hidden)
         self.seen.append(logits[0, -1])
         return logits
-
-    def make_memory(self) -> Memory:
-        return self.inner.make_memory()
-
-    def rename(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
-        return weights
-
-    def parameters(self) -> Any:
-        return self.inner.parameters()
-
-    def load_weights(self, file_or_weights: Any, strict: bool = True) -> Any:
-        return self
-
-
-@dataclass(frozen=True)
-class _Half:
-    """The LayerMemory of a forward that fails."""
-
-    attention: Mapping[int, Attending]
-    latent: Mapping[int, Latents]
-    recurrent: Mapping[int, States]
-    borrowed: None = None
-
-
-class _Failing(KVCache):
-    def attend(self, *arrays: Any, **options: Any) -> mx.array:
-        raise RuntimeError("injected")
 
 
 @functools.cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
-from functools import cache
 
 import pytest
 
@@ -14,36 +13,26 @@ from runner.generation.engine import Engine
 from runner.kernels.rows_attention import PLAIN, AtOnce
 from runner.loading.loaded_model import LoadedModel
 from runner.types import Chunk, Done, Event, Failed, GenerateRequest, Grammar, SamplingOptions
-from tests.parts.architectures import CASES
-from tests.parts.fakes import RecurrentModel, ScriptedModel, loaded, request, saying, text_of
-from tests.parts.models import made
-from tests.parts.references import reference
+from tests.parts.fakes import RecurrentModel, ScriptedModel, request, saying, text_of
+from tests.parts.rows import KINDS, fresh
 
-KINDS = {
-    "plain": "LlamaForCausalLM",
-    "windowed": "MistralForCausalLM",
-    "rotating": "GptOssForCausalLM",
-    "recurrent": "Qwen3NextForCausalLM",
-    "latent": "Glm4MoeLiteForCausalLM",
-    "shared": "Gemma4ForCausalLM",
-}
-"""A kind of storage -> an architecture that has it."""
 REQUESTS, SLOTS = 34, 4
 
 
 @dataclass
 class Client:
-    """An outlet that has no room now and then, and a reader who may leave."""
+    """An outlet that may have no room, and a reader who may leave."""
 
     leaves_after: int | None
     draw: random.Random
+    rests: bool | None = None  # None: now and then
     events: list[Event] = field(default_factory=list)
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
 
     def has_room(self) -> bool:
-        return self.draw.random() < 0.8
+        return self.draw.random() < 0.8 if self.rests is None else not self.rests
 
     def is_set(self) -> bool:
         return self.leaves_after is not None and len(self.events) > self.leaves_after
@@ -56,18 +45,6 @@ class Client:
     def end(self) -> object:
         last = self.events[-1]
         return last.reason if isinstance(last, Done) else last
-
-
-@cache
-def model(kind: str) -> LoadedModel:
-    case = next(case for case in CASES.values() if case.architecture == KINDS[kind])
-    return loaded(made(case, reference(case).checkpoint()))
-
-
-def fresh(kind: str, slots: int) -> LoadedModel:
-    """The model with nothing in its slots."""
-    known = model(kind)
-    return replace(known, slots=Slots(known.model.make_memory, slots))
 
 
 def drawn(draw: random.Random) -> GenerateRequest:
@@ -134,9 +111,8 @@ def test_random_requests_get_what_each_gets_alone(kind: str, slots: int, at_once
 def test_rows_that_decode_share_a_forward(kind: type[ScriptedModel]) -> None:
     known = saying("abcdef", "p")
     engine = Engine(replace(known, slots=Slots(known.model.make_memory, 2)), lambda: None)
-    clients = [Client(None, random.Random()) for _ in range(2)]
+    clients = [Client(None, random.Random(), rests=False) for _ in range(2)]
     for client in clients:
-        client.has_room = lambda: True  # type: ignore[method-assign]
         engine.admit(request("p", max_tokens=5), client, client)
     exhaust(engine)
     assert [client.text for client in clients] == ["abcde", "abcde"]
@@ -148,9 +124,8 @@ def test_a_step_that_fails_ends_its_rows_and_the_others_wait_in_peace() -> None:
     known = saying("abcdefgh", "p")
     assert isinstance(known.model, ScriptedModel)
     engine = Engine(replace(known, slots=Slots(known.model.make_memory, 3)), lambda: None)
-    clients = [Client(None, random.Random(seed)) for seed in range(2)]
+    clients = [Client(None, random.Random(), rests=False) for _ in range(2)]
     for client in clients:
-        client.has_room = lambda: True  # type: ignore[method-assign]
         engine.admit(request("p"), client, client)
     known.model.fail_at = 4
     with pytest.raises(RuntimeError):
@@ -158,8 +133,7 @@ def test_a_step_that_fails_ends_its_rows_and_the_others_wait_in_peace() -> None:
     engine.fail("out of memory")
     assert [client.events[-1] for client in clients] == [Failed("out of memory")] * 2
     known.model.fail_at = None
-    third = Client(None, random.Random())
-    third.has_room = lambda: True  # type: ignore[method-assign]
+    third = Client(None, random.Random(), rests=False)
     engine.admit(request("p"), third, third)
     exhaust(engine)
     assert third.text == "abcdefgh"

@@ -55,6 +55,11 @@ class Company:
             self._together, self._rows = self._joined(rows), rows
         return self._together
 
+    def part(self) -> None:
+        """The next step has no company. Who was there the last time settles: if it fails, the lanes are gone."""
+        self._settle({})
+        self._rows, self._together = {}, None
+
     def dissolve(self) -> None:
         """A step failed: the lanes may hold what was never computed, and the rows are gone."""
         self._lanes, self._rows, self._together = {}, {}, None

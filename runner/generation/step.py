@@ -80,9 +80,11 @@ class Stepper:
         wanting = [row for row in plan.rows if row.logits]
         memories = {row.slot: self._memory(row) for row in wanting}
         joint = [row for row in wanting if self._may_join(row, memories[row.slot])]
-        if len(joint) < 2:
-            joint = []
-        logits = self._together(joint, memories) if joint else {}
+        logits: dict[int, Logits] = {}
+        if len(joint) > 1:
+            logits = self._together(joint, memories)
+        else:
+            self._company.part()
         for row in wanting:
             if row.slot not in logits:
                 hidden = self._hidden(row, memories[row.slot])

@@ -13,6 +13,7 @@ from runner.generation.engine import Engine
 from runner.kernels.rows_attention import PLAIN, AtOnce
 from runner.loading.loaded_model import LoadedModel
 from runner.types import Chunk, Done, Event, Failed, GenerateRequest, Grammar, SamplingOptions
+from tests.parts.failing import FailingModel
 from tests.parts.fakes import RecurrentModel, ScriptedModel, request, saying, text_of
 from tests.parts.rows import KINDS, fresh
 
@@ -137,6 +138,37 @@ def test_a_step_that_fails_ends_its_rows_and_the_others_wait_in_peace() -> None:
     engine.admit(request("p"), third, third)
     exhaust(engine)
     assert third.text == "abcdefgh"
+
+
+@pytest.mark.parametrize("at_once", [None, PLAIN])
+def test_a_row_that_rests_while_another_one_fails_goes_on_in_new_company(at_once: AtOnce | None) -> None:
+    known = fresh("plain", 3)
+    model = FailingModel(known.model)
+    engine = Engine(replace(known, model=model), lambda: None, at_once)
+    wanted = [request(prompt, max_tokens=30) for prompt in ("one", "two", "three")]
+    resting, failing, coming = (Client(None, random.Random(), rests=False) for _ in wanted)
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            engine.advance()
+
+    for one, client in zip(wanted, (resting, failing), strict=False):
+        engine.admit(one, client, client)
+    steps(9)
+    resting.rests = True
+    steps(3)
+    model.fail_in = 0
+    with pytest.raises(RuntimeError):
+        steps(1)
+    engine.fail("injected")
+    model.fail_in = None
+    engine.admit(wanted[-1], coming, coming)
+    steps(6)
+    resting.rests = False
+    exhaust(engine)
+    assert failing.end == Failed("injected")
+    assert resting.text == text_of(complete(fresh("plain", 1), wanted[0]))
+    assert coming.text == text_of(complete(fresh("plain", 1), wanted[-1]))
 
 
 def test_a_request_takes_the_free_slot_that_holds_most_of_its_prompt() -> None:

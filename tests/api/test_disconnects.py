@@ -20,7 +20,7 @@ from api.stream import BUFFERED
 from runner.machine.device import PREFILL_CHUNK
 from tests.parts.processes import wait_until
 from tests.parts.serving import Serving, serving
-from tests.parts.streams import PLAIN_TEXT, Request, ask, endless, read_stream
+from tests.parts.streams import PLAIN_TEXT, Request, ask, endless, read_stream, sleeping_reader
 
 CHUNK = PREFILL_CHUNK["cpu"]
 NOISE = 3  # attempts of a timed test, of which the best counts: others use this machine too
@@ -259,7 +259,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_memory_stays_bounded(
     # Twenty alternatives a token make some kilobytes a record, so that the sockets' buffers are soon full.
     body = endless() | {"logprobs": True, "top_logprobs": 20}
     with serving(slow_model, stall_s=0.5, send_buffer=4096) as served:
-        with sleeping_reader(served, body) as reader:
+        with sleeping_reader(served.port, body) as reader:
             sent = time.perf_counter()
             with served.request(ask("next", 1)) as waiting:
                 waiting.answer()
@@ -272,18 +272,6 @@ def test_a_client_that_does_not_read_is_cut_off_and_memory_stays_bounded(
         records = received.count(b'"done":false')
         print(f"cut off after {took:.2f} s, {generated} tokens generated, {records} records received")
         assert generated - records < 2 * BUFFERED + 100, "events piled up"
-
-
-@contextlib.contextmanager
-def sleeping_reader(served: Serving, body: dict[str, Any]) -> Iterator[socket.socket]:
-    """A client with small buffers that sends a request and then reads nothing."""
-    data = json.dumps(body).encode()
-    head = b"POST /completion HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
-    with socket.socket() as reader:
-        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        reader.connect(("127.0.0.1", served.port))
-        reader.sendall(head + data)
-        yield reader
 
 
 def drained(reader: socket.socket) -> bytes:
@@ -301,7 +289,7 @@ def test_a_client_that_does_not_read_and_then_leaves_is_forgotten(slow_model: Pa
     body = endless() | {"logprobs": True, "top_logprobs": 20}
     with serving(slow_model, send_buffer=4096) as served:
         for _ in range(4):
-            with sleeping_reader(served, body):
+            with sleeping_reader(served.port, body):
                 wait_until(lambda: unread(served) >= 20, 60, "events that nobody reads")
             wait_until(lambda: len(served.streams) == 0, 10, "the answer's end")
         assert served.answer(ask("next", 1)).text
@@ -316,7 +304,7 @@ def test_a_client_that_reads_without_hurry_gets_everything(tiny_model: Path) -> 
     body = ask("x", 500, logit_bias=PLAIN_TEXT) | {"logprobs": True, "top_logprobs": 20}
     with serving(tiny_model, stall_s=2.0, send_buffer=4096) as served:
         whole = served.answer(body)
-        with sleeping_reader(served, body) as reader:
+        with sleeping_reader(served.port, body) as reader:
             received = b""
             while b'"done":true' not in received:
                 received += reader.recv(8192)

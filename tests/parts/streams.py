@@ -8,6 +8,7 @@ import json
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn
@@ -164,6 +165,18 @@ class Request:
             self._response.close()
         self._connection.close()
         return time.perf_counter()
+
+
+@contextlib.contextmanager
+def sleeping_reader(port: int, body: dict[str, Any]) -> Iterator[socket.socket]:
+    """A client with small buffers that sends a request and then reads nothing."""
+    data = json.dumps(body).encode()
+    head = b"POST /completion HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.connect(("127.0.0.1", port))
+        reader.sendall(head + data)
+        yield reader
 
 
 def plain(content_type: str, body: bytes) -> str:

@@ -137,11 +137,12 @@ class Host:
 
 
 @contextlib.contextmanager
-def serving(program: Path, store: Path, home: Path, runner: str = COMMAND) -> Iterator[Host]:
-    """A host that listens; killed at the end with all its runners."""
+def serving(program: Path, store: Path, home: Path, runner: str = COMMAND, **settings: str) -> Iterator[Host]:
+    """A host that listens; killed at the end with all its runners. settings: more of its environment."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OLLAMA_")}
     environment |= {
+        **settings,
         "HOME": str(home),
         "OLLAMA_HOST": f"127.0.0.1:{port}",
         "OLLAMA_MODELS": str(store),

@@ -26,7 +26,7 @@ def summary(clients: Sequence[Sequence[Answer]], alone: Mapping[int, str]) -> di
     compared = [answer for answer in answers if answer.question.number in alone and not answer.trouble]
     return {
         "tokens_per_s": rounded(_busy_rate(clients)),
-        "tokens_per_s_whole": rounded(_rate(answers, *_whole_span(answers))),
+        "tokens_per_s_whole": rounded(rate(answers, *_whole_span(answers))),
         "first_token_s": {"p50": percentile(first, 0.5), "p99": percentile(first, 0.99)},
         "gap_s": {"p50": percentile(gaps, 0.5), "p99": percentile(gaps, 0.99), "worst": percentile(gaps, 1)},
         "tokens": sum(answer.arrivals[-1].tokens for answer in answers if answer.arrivals),
@@ -48,11 +48,11 @@ def _is_true(answer: Answer, text: str) -> bool:
 
 def _gaps(answer: Answer) -> Iterator[float]:
     """Seconds between two records that brought tokens."""
-    times = [at for at, tokens in _increments(answer) if tokens]
+    times = [at for at, tokens in increments(answer) if tokens]
     return (later - earlier for earlier, later in pairwise(times))
 
 
-def _increments(answer: Answer) -> Iterator[tuple[float, int]]:
+def increments(answer: Answer) -> Iterator[tuple[float, int]]:
     """When how many tokens came."""
     before = 0
     for arrival in answer.arrivals:
@@ -65,7 +65,7 @@ def _busy_rate(clients: Sequence[Sequence[Answer]]) -> float:
     answers = [answer for found in clients for answer in found]
     began = max(found[0].sent_at for found in clients)
     ends = [_whole_span(found)[1] for found in clients]
-    return _rate(answers, began, min(ends))
+    return rate(answers, began, min(ends))
 
 
 def _whole_span(answers: Sequence[Answer]) -> tuple[float, float]:
@@ -74,8 +74,9 @@ def _whole_span(answers: Sequence[Answer]) -> tuple[float, float]:
     return began, max((arrival.at for answer in answers for arrival in answer.arrivals), default=began)
 
 
-def _rate(answers: Sequence[Answer], began: float, ended: float) -> float:
-    tokens = sum(new for answer in answers for at, new in _increments(answer) if began < at <= ended)
+def rate(answers: Sequence[Answer], began: float, ended: float) -> float:
+    """Tokens a second in that time."""
+    tokens = sum(new for answer in answers for at, new in increments(answer) if began < at <= ended)
     return tokens / (ended - began) if ended > began else 0.0
 
 
@@ -125,7 +126,7 @@ def _row(found: dict[str, Any], base: float) -> str:
         f"{found['tokens_per_s']:.1f}",
         f"{times:.2f}",
         f"{found['tokens_per_s_whole']:.1f}",
-        *(_ms(value) for value in (first["p50"], first["p99"], gap["p50"], gap["p99"], gap["worst"])),
+        *(ms(value) for value in (first["p50"], first["p99"], gap["p50"], gap["p99"], gap["worst"])),
         f"{found['failed']}/{found['answers']}",
         f"{found['differ']}/{found['compared']}",
     ]
@@ -136,5 +137,5 @@ def _columns(cells: Sequence[str]) -> str:
     return "".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True))
 
 
-def _ms(seconds: float | None) -> str:
+def ms(seconds: float | None) -> str:
     return "-" if seconds is None else f"{1000 * seconds:.1f}"

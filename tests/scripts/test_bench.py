@@ -93,6 +93,40 @@ def test_clients_ask_the_server_of_mlx_lm_the_same() -> None:
     assert_loads_are_true(measured)
 
 
+def test_what_a_long_prompt_costs_those_who_decode_is_told_beside_what_they_cost_it() -> None:
+    done = run("--arrival", "300", "--rows", "2", "--prompt", "8", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert [measured["arrival_tokens"], measured["rows"], measured["prompt_tokens"]] == [300, 2, 8]
+    for phase in ("without", "with"):
+        gap = measured["gap_s"][phase]
+        assert 0 < gap["p50"] <= gap["p99"] <= gap["worst"]
+        assert measured["rows_tokens_per_s"][phase] > 0
+        assert measured["first_token_s"][phase] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--arrival", "1"], "--arrival need at least 2"),
+        (["--arrival", "9", "--rows", "0"], "--rows at least 1"),
+        (["--arrival", "9", "--generate", "9"], "--generate means nothing with --arrival"),
+        (["--arrival", "9", "--clients", "1"], "not allowed with argument"),
+    ],
+)
+def test_an_arrival_that_makes_no_sense_is_refused(arguments: list[str], why: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert why in done.stderr
+
+
+def test_a_prompt_that_no_context_takes_is_refused_in_one_line() -> None:
+    done = run("--arrival", "9000", "--rows", "1")
+    assert done.returncode == 1
+    assert "maximum context length (8192 tokens)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("numbers", ["0", "1,,2", "2,2"])
 def test_numbers_of_clients_that_make_no_sense_are_refused(numbers: str) -> None:
     done = run(f"--clients={numbers}")

@@ -26,8 +26,11 @@ log = logging.getLogger(__name__)
 
 USUAL = (
     SamplingOptions(),
-    SamplingOptions(temperature=0.8, top_k=40, top_p=0.9),
-)  # greedy, and a host's defaults
+    SamplingOptions(temperature=0.8, top_k=40, top_p=0.9),  # a host's defaults
+    SamplingOptions(
+        temperature=0.8, min_p=0.1, repeat_penalty=1.1, repeat_last_n=64, logit_bias=((0, -1.0),)
+    ),
+)
 LONG = 600  # positions; so many that a kernel splits them
 
 

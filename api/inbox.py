@@ -1,7 +1,7 @@
 """Where the events of all answers cross from the MLX thread to the event loop, together.
 
-To wake the loop costs more than an event does, and a step of many rows has an event for each of them. So the first
-event that is put in calls the loop, and those that come before the loop looks travel with it.
+To wake the loop costs more than an event does, and a step of many rows has an event for each of them. So events are
+put in first and the loop is called then, once for all of them.
 
 Knows nothing about what the events say or what becomes of them.
 """
@@ -27,7 +27,7 @@ class Receiver(Protocol):
 
 
 class Inbox:
-    """Made on the loop; only `put` is called from another thread."""
+    """Made on the loop; only `put` and `call` are called from another thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -35,9 +35,12 @@ class Inbox:
         self._is_called = False  # the loop, which has not looked yet
 
     def put(self, receiver: Receiver, event: Event) -> None:
-        """Never waits; does nothing once the loop is closed."""
+        """Never waits."""
         self._events.append((receiver, event))
-        if not self._is_called:
+
+    def call(self) -> None:
+        """Have the loop look at what is there; does nothing once it is closed."""
+        if self._events and not self._is_called:
             self._is_called = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is there to be told
                 self._loop.call_soon_threadsafe(self._look)

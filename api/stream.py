@@ -1,7 +1,7 @@
 """The one bridge between the MLX thread and the event loop.
 
     MLX thread                        |  event loop
-    emit(event) ------- inbox ------> |  next(), waiting() -> lines -> socket
+    emit(), flush() --- inbox ------> |  next(), waiting() -> lines -> socket
     has_room()? <--- job.resume() --- |  whenever a full stream was read
     cancelled?  <--- job.cancel() --- |  close(), when the client is gone or the answer is complete
 
@@ -34,7 +34,7 @@ from typing import Literal
 
 from api.inbox import Inbox
 from runner.errors import RunnerError
-from runner.types import Done, Event, Failed
+from runner.types import Chunk, Done, Event, Failed
 from runner.worker import GenerateJob
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ Closed = Literal[State.CLOSED]
 
 
 class EventStream:
-    """One request's events on their way out: an Outlet. Made on the loop; only `emit` and `has_room` are called
-    from another thread.
+    """One request's events on their way out: an Outlet. Made on the loop; only `emit`, `flush` and `has_room`
+    are called from another thread.
     """
 
     def __init__(self, inbox: Inbox, stall_s: float = STALL_S) -> None:
@@ -76,6 +76,11 @@ class EventStream:
         """Hand an event over; does nothing once the stream is closed."""
         self._emitted += 1
         self._inbox.put(self, event)
+        if not isinstance(event, Chunk):
+            self.flush()
+
+    def flush(self) -> None:
+        self._inbox.call()
 
     def has_room(self) -> bool:
         return self._emitted - self._read < BUFFERED

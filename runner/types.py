@@ -133,7 +133,12 @@ class Outlet(Protocol):
     """Where one request's events go: the MLX thread puts them in, another thread takes them out."""
 
     def emit(self, event: Event) -> None:
-        """Hand an event over; never waits."""
+        """Hand an event over; never waits. A Chunk may stay until `flush`; any other event goes at once, and what
+        was handed over before it goes along.
+        """
+
+    def flush(self) -> None:
+        """Let the chunks go. Whoever has more than one outlet fills them all first: they go together."""
 
     def has_room(self) -> bool:
         """False while too many events are unread: the request then rests."""

@@ -22,6 +22,9 @@ class Collected:
     def emit(self, event: Event) -> None:
         self.events.append(event)
 
+    def flush(self) -> None:
+        """Nothing was held back."""
+
     def has_room(self) -> bool:
         return True
 

@@ -13,7 +13,7 @@ Knows nothing about threads, queues or HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from runner.errors import EmptyPrompt, RunnerError
 from runner.generation.generation import End, Generation, token_limit
@@ -112,9 +112,11 @@ class Engine:
         feeds = self._stepper.feed(plan)
         for row, pending in unread:
             self._read(row, pending)
+        _flush(row for row, _ in unread)
         for row in bound:
             if row in self._scheduler.rows:
                 self._draw_bound(row, logits[row.slot])
+        _flush(bound)
         if feeds:
             self._stepper.wait()
             self._scheduler.took(time.monotonic() - started)
@@ -180,3 +182,8 @@ class Engine:
 
 def _wanted(row: Generation, logits: Logits, allowed: bytes | None = None) -> Wanted:
     return Wanted(row.slot, logits, row.sampler, row.drawn == 1, allowed)
+
+
+def _flush(rows: Iterable[Generation]) -> None:
+    for row in rows:
+        row.outlet.flush()

@@ -79,6 +79,9 @@ class Events:
     def emit(self, event: Event) -> None:
         self.queue.put(event)
 
+    def flush(self) -> None:
+        """Nothing was held back."""
+
     def has_room(self) -> bool:
         return True
 

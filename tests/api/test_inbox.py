@@ -42,6 +42,7 @@ def test_what_is_put_in_before_the_loop_looks_arrives_at_once() -> None:
         for number in range(5):
             for receiver in receivers:
                 inbox.put(receiver, Started(number))
+        inbox.call()
         assert not any(receiver.events for receiver in receivers)
         await asyncio.gather(*(receiver.complete.wait() for receiver in receivers))
         for receiver in receivers:
@@ -60,6 +61,7 @@ def test_nothing_that_other_threads_put_in_while_the_loop_looks_is_lost() -> Non
         def put(receiver: Kept) -> None:
             for number in range(count):
                 inbox.put(receiver, Started(number))
+                inbox.call()
 
         threads = [Thread(target=put, args=(receiver,)) for receiver in receivers]
         for thread in threads:
@@ -77,6 +79,7 @@ def test_a_receiver_that_fails_holds_up_no_other(caplog: pytest.LogCaptureFixtur
         inbox, sound = Inbox(), Kept()
         inbox.put(Broken(), Started(1))
         inbox.put(sound, Started(2))
+        inbox.call()
         async with asyncio.timeout(DEADLINE_S):
             await sound.complete.wait()
 
@@ -91,3 +94,4 @@ def test_an_event_for_a_loop_that_is_closed_is_dropped() -> None:
 
     inbox = asyncio.run(scene())
     inbox.put(Broken(), Started(1))
+    inbox.call()

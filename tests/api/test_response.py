@@ -73,6 +73,7 @@ async def answered(way: Way, connection: Connection | None, script: Sequence[Eve
                 await asyncio.sleep(0)
         else:
             stream.emit(what)
+            stream.flush()
     await answer
 
 
@@ -125,6 +126,25 @@ def test_a_line_that_cannot_be_made_ends_the_answer_on_either_way() -> None:
         with pytest.raises(ValueError, match="not JSON compliant"):
             asyncio.run(answered(way, connection, [Started(1), 5, impossible, 5, Done("stop", USAGE)]))
     assert way.body == b""
+
+
+def test_a_chunk_goes_with_a_flush_or_with_the_end() -> None:
+    async def scene() -> None:
+        stream = EventStream(Inbox())
+        for event in (Started(1), Chunk("a", 1, USAGE)):
+            stream.emit(event)
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert stream.unread == (Started(1),)
+        stream.flush()
+        await asyncio.sleep(0)
+        assert len(stream.unread) == 2
+        for event in (Chunk("b", 2, USAGE), Done("stop", USAGE)):
+            stream.emit(event)
+        await asyncio.sleep(0)
+        assert len(stream.unread) == 4
+
+    asyncio.run(scene())
 
 
 def test_a_client_of_http_1_0_gets_the_lines_without_frames(served: Serving) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -31,6 +32,9 @@ class Client:
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
+
+    def flush(self) -> None:
+        """Nothing was held back."""
 
     def has_room(self) -> bool:
         return self.draw.random() < 0.8 if self.rests is None else not self.rests
@@ -179,3 +183,58 @@ def test_a_request_takes_the_free_slot_that_holds_most_of_its_prompt() -> None:
         complete(both, request(prompt, max_tokens=1))
     assert slots.match(known.tokenizer.encode("first question?")).matched == len("first question")
     assert slots.match(known.tokenizer.encode("second thought")).matched == len("second ")
+
+
+class Logged(Client):
+    """Notes in a list that it shares with others whenever it is filled or flushed."""
+
+    def __init__(self, log: list[tuple[str, Logged]]) -> None:
+        super().__init__(None, random.Random(0))
+        self._log = log
+
+    def emit(self, event: Event) -> None:
+        super().emit(event)
+        self._log.append(("chunk" if isinstance(event, Chunk) else "other", self))
+
+    def flush(self) -> None:
+        self._log.append(("flush", self))
+
+    def has_room(self) -> bool:
+        return True
+
+
+def steps(request_of: Callable[[str], GenerateRequest]) -> Iterator[list[tuple[str, Logged]]]:
+    """What three rows' outlets note in each step."""
+    said = saying("abcdefgh", "row 0")
+    engine = Engine(replace(said, slots=Slots(said.model.make_memory, 3)), lambda: None)
+    log: list[tuple[str, Logged]] = []
+    for number in range(3):
+        client = Logged(log)
+        engine.admit(request_of(f"row {number}"), client, client)
+    while engine.is_live:
+        log.clear()
+        engine.advance()
+        yield list(log)
+
+
+def test_the_chunks_of_a_step_are_flushed_when_every_row_was_read() -> None:
+    whole = 0
+    for log in steps(lambda prompt: request(prompt, max_tokens=8)):
+        kinds = [kind for kind, _ in log]
+        if kinds.count("chunk") == 3 and "other" not in kinds:
+            assert kinds == ["chunk"] * 3 + ["flush"] * 3
+            whole += 1
+    assert whole >= 5
+
+
+@pytest.mark.parametrize(
+    "grammar", [None, Grammar("choice", '["abcdefgh"]'), Grammar("regex", "abcd[a-h]{4}")]
+)
+def test_no_chunk_stays_behind_when_a_step_is_over(grammar: Grammar | None) -> None:
+    chunks = 0
+    for log in steps(lambda prompt: request(prompt, grammar=grammar)):
+        for place, (kind, client) in enumerate(log):
+            if kind == "chunk":
+                chunks += 1
+                assert any(later is client and what != "chunk" for what, later in log[place:])
+    assert chunks == 3 * 8

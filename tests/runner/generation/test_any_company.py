@@ -117,6 +117,9 @@ class Client:
         assert not self.has_ended, f"{event} behind the end"
         self.events.append(event)
 
+    def flush(self) -> None:
+        """Nothing was held back."""
+
     def has_room(self) -> bool:
         return self.reads
 

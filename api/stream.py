@@ -18,7 +18,8 @@ Rules:
 - The answer's status is decided by the first event: Started is 200, Failed is its own status with a plain line.
 - From the first moment somebody watches `receive()`: a client may leave while it is queued, during a silent
   prefill, or in mid-stream, and each time the job is cancelled at once.
-- Events that are there already go out in one write.
+- Events that are there already go out in one write. While that needs no waiting, `forward` sends them on and the
+  waiter in `next` sleeps on; else the waiter is woken and sends them.
 
 Knows nothing about what the events say, beyond which one is first and which is last.
 """

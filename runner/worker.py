@@ -46,6 +46,8 @@ from runner.types import Failed, GenerateRequest, Grammar, Outlet, SlotStatus, S
 
 log = logging.getLogger(__name__)
 
+REST_AFTER_S = 5.0
+
 
 class GenerateJob:
     """A request on its way to the thread. Its methods may be called from any thread, at any time, repeatedly."""
@@ -98,6 +100,7 @@ class Worker:
         self._changed = threading.Condition()
         self._stopping = False
         self._woken = False  # since the last step: something may be possible that was not
+        self._is_rested = True  # every buffer that no array uses was given back
         self._loaded: LoadedModel | None = None
         self._engine: Engine | None = None
         self._status = Status()
@@ -215,6 +218,8 @@ class Worker:
             self._admit(job)
         elif job is not None:
             self._run_call(job)
+        elif not self._is_live and not self._stopping:
+            self._rest()
         if self._engine is not None and self._engine.is_live:
             self._advance(self._engine)
         return self._is_live or not self._stopping
@@ -224,11 +229,13 @@ class Worker:
         return self._engine is not None and self._engine.is_live
 
     def _next(self) -> Job | None:
-        """The next job that may begin; None for a step of what is live, or for nothing more at the end."""
+        """The next job that may begin; None for a step of what is live, for a rest, or at the end."""
         with self._changed:
             while not (self._may_begin() or self._stopping or (self._is_live and self._woken)):
-                self._changed.wait()
-            self._woken = False
+                patience = None if self._is_rested or self._is_live else REST_AFTER_S
+                if not self._changed.wait(patience):
+                    return None
+            self._woken = self._is_rested = False
             return self._jobs.popleft() if self._may_begin() else None
 
     def _may_begin(self) -> bool:
@@ -300,8 +307,14 @@ class Worker:
         self._publish(ready=False, model="", context_length=0, progress=0, slots=())
 
     def _housekeep(self) -> None:
-        memory.release_buffers()
+        memory.tidy_up()
         self._publish(memory=memory.used(), slots=self._slots())
+
+    def _rest(self) -> None:
+        """Nobody has wanted anything for a while."""
+        memory.release_buffers()
+        self._publish(memory=memory.used())
+        self._is_rested = True
 
     def _slots(self) -> tuple[SlotStatus, ...]:
         held = [] if self._loaded is None else self._loaded.slots.held()

@@ -35,7 +35,7 @@ class Engine:
     def __init__(
         self, loaded: LoadedModel, housekeep: Callable[[], None], at_once: AtOnce | None = None
     ) -> None:
-        """housekeep: called between prefill chunks, now and then while decoding, and after each end; it returns
+        """housekeep: called between prefill chunks, now and then while decoding, and after each end; it may return
         unused buffers. at_once: see `Stepper`.
         """
         self._loaded = loaded

@@ -19,6 +19,8 @@ CONTAINER_LIMITS = (
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 )
 
+KEPT_SHARE = 1 / 16
+
 
 def total() -> int:
     """Bytes of physical memory that this process may use: the machine's, or less where its container says so."""
@@ -44,6 +46,14 @@ def used() -> int:
 def release_buffers() -> None:
     """Give buffers that no array uses back to the system."""
     mx.clear_cache()
+
+
+def tidy_up() -> None:
+    """The same between two steps. With CUDA buffers are kept for the next one, up to a share of the memory: there a
+    new one costs more than a step.
+    """
+    if device.kind() != "cuda" or mx.get_cache_memory() > KEPT_SHARE * int(mx.device_info()["total_memory"]):
+        release_buffers()
 
 
 def wire_weights() -> None:

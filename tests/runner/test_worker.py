@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
+from runner.machine import memory
 from runner.types import Done, Event, Failed, GenerateRequest, Started
 from runner.worker import Worker, explain
 from tests.parts import fakes, tiny
@@ -158,6 +159,24 @@ def test_the_progress_of_a_load_is_seen_while_it_goes_on(worker: Worker, big_mod
     assert seen == sorted(seen)
     assert len(set(seen)) > 5
     assert worker.status.progress == 100
+
+
+def test_a_worker_that_nobody_wants_gives_unused_buffers_back_once(
+    worker: Worker, give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where buffers are kept between steps, as with CUDA."""
+    releases: queue.Queue[bool] = queue.Queue()
+    give(script("abc", "p"))
+    monkeypatch.setattr(memory, "tidy_up", lambda: None)
+    monkeypatch.setattr(memory, "release_buffers", lambda: releases.put(worker._is_live))
+    monkeypatch.setattr("runner.worker.REST_AFTER_S", 0.05)
+    for _ in range(2):
+        answer = Answer()
+        worker.generate(GenerateRequest("p"), answer)
+        assert isinstance(answer.end(), Done)
+        assert releases.get(timeout=WAIT_S) is False
+    with pytest.raises(queue.Empty):
+        releases.get(timeout=0.2)
 
 
 def test_unloading_frees_the_model(worker: Worker, tmp_path: Path) -> None:

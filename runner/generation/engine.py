@@ -43,6 +43,7 @@ class Engine:
         self._scheduler = Scheduler(loaded.prefill_chunk)
         self._stepper = Stepper(loaded.model, loaded.slots, at_once)
         self._unread: list[tuple[Generation, Pending]] = []  # draws that were begun
+        self._fed: list[Generation] = []  # whom the last step fed: its trouble may show in the next one
         self._stepping: list[Generation] = []  # whom an exception now would hit
 
     @property
@@ -100,7 +101,8 @@ class Engine:
             self._end(row, "cancelled")
         rows, plan = self._scheduler.plan()
         unread = self._unread
-        self._stepping = [*rows, *(row for row, _ in unread)]
+        self._stepping = [*rows, *self._fed]
+        self._fed = rows
         logits = self._stepper.forward(plan)
         ready = [row for row in rows if row.slot in logits]
         bound = [row for row in ready if row.matcher is not None]

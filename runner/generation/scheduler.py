@@ -63,18 +63,23 @@ class Scheduler:
                 rows.append(row)
         plans = [self._feed(row, 1) if row.is_prefilling else _decode(row) for row in rows]
         if feeding is not None:
+            alone = not plans
             rows.append(feeding)
-            plans.append(self._feed(feeding, self._size(bool(plans))))
+            plans.append(self._feed(feeding, self._size(in_company=not alone), whole=alone))
         return rows, StepPlan(tuple(plans))
 
     def _size(self, in_company: bool) -> int:
         """Positions of a chunk; in company: others decode."""
         return max(self._chunk // IN_COMPANY, min(SMALLEST, self._chunk)) if in_company else self._chunk
 
-    def _feed(self, row: Generation, size: int) -> RowPlan:
-        """The next chunk of a prompt; its tail goes alone, since only behind it logits are wanted."""
+    def _feed(self, row: Generation, size: int, *, whole: bool = False) -> RowPlan:
+        """The next chunk of a prompt, behind whose tail logits are wanted.
+
+        A tail of several tokens goes alone, behind a checkpoint. A tail of one goes with the rows that decode or,
+        with `whole`, at the end of the last chunk, which saves a forward.
+        """
         start, end = row.fed, len(row.prompt)
-        last = start + row.tail >= end
+        last = start + row.tail >= end or (whole and row.tail == 1 and end - start <= size)
         if not last:
             end = min(start + size, end - row.tail)
             self._fed = max(end - start, SMALLEST)

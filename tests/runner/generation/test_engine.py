@@ -92,11 +92,11 @@ def test_after_eos_the_cache_holds_the_eos_that_was_forwarded_ahead() -> None:
     slot_is_true(model)
 
 
-def test_a_prompt_is_prefilled_in_chunks_that_leave_one_token() -> None:
+def test_a_prompt_is_prefilled_in_chunks_the_last_of_which_gives_logits() -> None:
     model = saying("x", "p" * 20)
     run(model, request("p" * 20, max_tokens=1))
     assert isinstance(model.model, ScriptedModel)
-    assert model.model.forwarded == [8, 8, 3, 1]
+    assert model.model.forwarded == [8, 8, 4]
 
 
 def test_a_repeated_prompt_evaluates_its_last_token_again_and_no_other() -> None:

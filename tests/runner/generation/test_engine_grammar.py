@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 
+from runner.cache.slots import Slots
 from runner.errors import BadGrammar
 from runner.generation.alone import Collected
 from runner.generation.engine import Engine
@@ -141,6 +143,33 @@ def test_a_grammar_that_cannot_be_compiled_is_refused_before_anything_is_emitted
         engine.admit(request("p", grammar=Grammar("regex", "(")), outlet, threading.Event())
     assert outlet.events == []
     assert not engine.is_live
+
+
+class Sleepy(Collected):
+    """An outlet that may have no room."""
+
+    awake = True
+
+    def has_room(self) -> bool:
+        return self.awake
+
+
+def test_a_row_without_a_draw_under_way_ends_with_the_step_that_it_took_part_in() -> None:
+    """What was fed without a draw is computed later: if the next step fails, it may be that which failed."""
+    known = saying("abcdefgh", "p")
+    assert isinstance(known.model, ScriptedModel)
+    engine = Engine(replace(known, slots=Slots(known.model.make_memory, 2)), lambda: None)
+    certain, other = Sleepy(), Collected()
+    engine.admit(request("p", grammar=Grammar("regex", "a[a-z]cdef[a-z]h")), certain, threading.Event())
+    while len(text_of(certain.events)) < 6:
+        engine.advance()
+    certain.awake = False
+    engine.admit(request("q" * 40), other, threading.Event())
+    known.model.fail_at = 7
+    with pytest.raises(RuntimeError):
+        engine.advance()
+    engine.fail("out of memory")
+    assert certain.events[-1] == other.events[-1] == Failed("out of memory")
 
 
 def test_a_cancelled_request_leaves_what_was_fed() -> None:

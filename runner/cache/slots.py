@@ -83,6 +83,7 @@ class Slots:
         fresh = make_memory()
         self.tail = TAIL if fresh.checkpointed else 1
         self.may_join = fresh.borrowed is None  # whether a forward may have several rows
+        self.may_pack = fresh.holds_only(fresh.attention)  # and chunks of prompts beside them
 
     @property
     def is_free(self) -> bool:

@@ -36,6 +36,13 @@ class Span:
         """One span of several rows of the same length."""
         return cls(max(row.offset for row in rows), rows[0].length, rows)
 
+    @classmethod
+    def scattered(cls, offsets: Sequence[int]) -> Span:
+        """One position of each of several rows."""
+        span = cls(max(offsets), 1)
+        span.starts = mx.array(list(offsets), mx.int32)
+        return span
+
     @cached_property
     def starts(self) -> mx.array:
         """`offset` as an int32 scalar, or those of the rows [B]: as an array made once a forward it saves each

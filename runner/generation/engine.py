@@ -33,15 +33,20 @@ class Engine:
     """Belongs to the MLX thread."""
 
     def __init__(
-        self, loaded: LoadedModel, housekeep: Callable[[], None], at_once: AtOnce | None = None
+        self,
+        loaded: LoadedModel,
+        housekeep: Callable[[], None],
+        at_once: AtOnce | None = None,
+        *,
+        packs: bool = True,
     ) -> None:
         """housekeep: called between prefill chunks, now and then while decoding, and after each end; it may return
-        unused buffers. at_once: see `Stepper`.
+        unused buffers. at_once: see `Stepper`. packs: whether chunks of prompts may go with others.
         """
         self._loaded = loaded
         self._housekeep = housekeep
-        self._scheduler = Scheduler(loaded.prefill_chunk)
-        self._stepper = Stepper(loaded.model, loaded.slots, at_once)
+        self._scheduler = Scheduler(loaded.prefill_chunk, packs=packs and loaded.slots.may_pack)
+        self._stepper = Stepper(loaded.model, loaded.slots, at_once, packs=packs)
         self._unread: list[tuple[Generation, Pending]] = []  # draws that were begun
         self._fed: list[Generation] = []  # whom the last step fed: its trouble may show in the next one
         self._stepping: list[Generation] = []  # whom an exception now would hit

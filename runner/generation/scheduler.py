@@ -1,9 +1,9 @@
 """Who does what in the next step.
 
 All rows that decode take part in every step; of the prompts that are still to be fed, the one that came first gives
-one chunk. So a row that decodes waits for at most one chunk of somebody's prompt, and for a smaller one than a
-prompt gets that is alone. A row whose reader does not read rests: it stays out of the plan until there is room
-again.
+one chunk, and where chunks are packed those behind it fill it up. So a row that decodes waits for at most one chunk,
+and for a smaller one than a prompt gets that is alone. A row whose reader does not read rests: it stays out of the
+plan until there is room again.
 
 A chunk is bounded in time too, since a cancel waits for it: behind a long context, or on a slow device, the usual
 number of positions can take seconds. So a chunk that took too long halves the next ones, and a quick one doubles
@@ -33,8 +33,9 @@ RESERVE_AT_MOST = 4096  # generated positions for which room is kept ahead; beyo
 class Scheduler:
     """The live generations in the order in which they came."""
 
-    def __init__(self, chunk: int) -> None:
-        """chunk: positions that a prefill forward may have."""
+    def __init__(self, chunk: int, *, packs: bool = False) -> None:
+        """chunk: positions that a prefill forward may have. packs: whether those may be several prompts'."""
+        self._packs = packs
         self._largest = self._chunk = self._fed = chunk
         self.rows: list[Generation] = []
 
@@ -52,20 +53,17 @@ class Scheduler:
 
     def plan(self) -> tuple[list[Generation], StepPlan]:
         """The next step, and whose rows it has; none if all that are live rest or have their last token drawn."""
-        rows: list[Generation] = []
-        feeding: Generation | None = None
-        for row in self.rows:
-            if not row.outlet.has_room():
-                continue
-            if row.is_prefilling and not row.is_at_last:
-                feeding = feeding or row
-            elif row.is_prefilling or row.wants_draw:
-                rows.append(row)
+        ready = [row for row in self.rows if row.outlet.has_room()]
+        prompts = [row for row in ready if row.is_prefilling and not row.is_at_last]
+        rows = [row for row in ready if row not in prompts and (row.is_prefilling or row.wants_draw)]
         plans = [self._feed(row, 1) if row.is_prefilling else _decode(row) for row in rows]
-        if feeding is not None:
-            alone = not plans
-            rows.append(feeding)
-            plans.append(self._feed(feeding, self._size(in_company=not alone), whole=alone))
+        left = self._size(in_company=bool(plans))
+        self._fed = 0
+        for row in prompts if self._packs else prompts[:1]:
+            if self._fed < left:
+                plans.append(self._feed(row, left - self._fed, whole=len(prompts) == 1 and not rows))
+                rows.append(row)
+        self._fed = max(self._fed, SMALLEST)
         return rows, StepPlan(tuple(plans))
 
     def _size(self, in_company: bool) -> int:
@@ -82,7 +80,7 @@ class Scheduler:
         last = start + row.tail >= end or (whole and row.tail == 1 and end - start <= size)
         if not last:
             end = min(start + size, end - row.tail)
-            self._fed = max(end - start, SMALLEST)
+            self._fed += end - start
             _log_progress(row, size)
         begin = Begin(row.matched, len(row.prompt) + min(row.limit, RESERVE_AT_MOST))
         first = start == row.matched

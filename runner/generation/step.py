@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from runner.cache.base import LayerMemory
 from runner.cache.memory import Memory
+from runner.cache.packed import Packed
 from runner.cache.slots import Slots
 from runner.cache.together import Company
 from runner.errors import RunnerError
@@ -66,39 +68,54 @@ class Wanted(NamedTuple):
 class Stepper:
     """Carries out plans over the slots of one model."""
 
-    def __init__(self, model: Model, slots: Slots, at_once: AtOnce | None = None) -> None:
-        """at_once: how rows that decode together attend at once; None: one by one."""
+    def __init__(
+        self, model: Model, slots: Slots, at_once: AtOnce | None = None, *, packs: bool = True
+    ) -> None:
+        """at_once: how rows that decode together attend at once; None: one by one. packs: whether chunks of prompts
+        may share a forward with others, in models that can.
+        """
         self._model = model
         self._slots = slots
+        self._packs = packs and slots.may_pack
         self._company = Company(slots.count, at_once)
         self._masks = Masks(model.vocab_size)
+        self._packed: dict[int, Memory] = {}  # the chunks that the last forward had beside its rows
         self._fed: list[mx.array] = []  # what is being computed for rows that want no logits
         self._drawn: dict[int, Draw] = {}  # by slot: the token that the next plan may feed
 
     def forward(self, plan: StepPlan) -> dict[int, Logits]:
-        """The logits, unevaluated, of each slot whose row wants them. Rows of one position go together."""
+        """The logits, unevaluated, of each slot whose row wants them. Rows of one position go together, and chunks
+        of prompts with them where they can.
+        """
         wanting = [row for row in plan.rows if row.logits]
+        chunks = [row for row in plan.rows if not row.logits]
         memories = {row.slot: self._memory(row) for row in wanting}
         joint = [row for row in wanting if self._may_join(row, memories[row.slot])]
+        if not self._packs or len(joint) + len(chunks) < 2:
+            chunks = []
+        memories |= {row.slot: self._memory(row) for row in chunks}
         logits: dict[int, Logits] = {}
-        if len(joint) > 1:
-            logits = self._together(joint, memories)
-        else:
+        if chunks or len(joint) > 1:
+            logits = self._together(joint, chunks, memories)
+        if not logits:
             self._company.part()
         for row in wanting:
             if row.slot not in logits:
                 hidden = self._hidden(row, memories[row.slot])
                 logits[row.slot] = Logits(self._model.logits(hidden[:, -1:, :])[:, 0, :], 0)
+        self._packed = {row.slot: memories[row.slot] for row in chunks}
         return logits
 
     def feed(self, plan: StepPlan) -> bool:
         """Start computing the rows that want no logits; whether there are any."""
         for row in plan.rows:
             if not row.logits:
-                memory = self._memory(row)
-                self._hidden(row, memory)
-                self._fed = memory.arrays()
-                mx.async_eval(self._fed)  # type: ignore[no-untyped-call]  # the stub has no types
+                memory = self._packed.get(row.slot)
+                if memory is None:
+                    memory = self._memory(row)
+                    self._hidden(row, memory)
+                self._fed += memory.arrays()
+        mx.async_eval(self._fed)  # type: ignore[no-untyped-call]  # the stub has no types
         return bool(self._fed)
 
     def wait(self) -> None:
@@ -133,7 +150,7 @@ class Stepper:
     def fail(self) -> None:
         """A step did not come to its end; its requests are over."""
         self._company.dissolve()
-        self._fed = []
+        self._fed, self._packed = [], {}
 
     def _memory(self, row: RowPlan) -> Memory:
         """Of a row, ready to be fed."""
@@ -150,14 +167,29 @@ class Stepper:
         single = row.ids is None or len(row.ids) == 1
         return single and memory.offset > 0 and self._slots.may_join
 
-    def _together(self, rows: Sequence[RowPlan], memories: Mapping[int, Memory]) -> dict[int, Logits]:
-        """One forward of rows that are fed one position each."""
-        memory = self._company.of({row.slot: memories[row.slot] for row in rows})
-        tokens = self._tokens(rows)
-        if memory.size > len(rows):
-            tokens = mx.concatenate([tokens, mx.zeros(memory.size - len(rows), tokens.dtype)])
-        hidden = self._model(tokens[:, None], memory.span(), memory)
-        logits = self._model.logits(hidden)[:, 0, :]  # [B,V], of which the first are these rows'
+    def _together(
+        self, rows: Sequence[RowPlan], chunks: Sequence[RowPlan], memories: Mapping[int, Memory]
+    ) -> dict[int, Logits]:
+        """One forward of rows that are fed one position each, and of chunks."""
+        together = self._company.of({row.slot: memories[row.slot] for row in rows}) if rows else None
+        tokens = [] if together is None else [self._tokens(rows)]
+        if together is not None and together.size > len(rows):
+            tokens.append(mx.zeros(together.size - len(rows), mx.uint32))
+        tokens += [mx.array(row.ids or (), mx.uint32) for row in chunks]
+        memory: LayerMemory
+        if chunks:
+            packed = Packed(together, [(memories[row.slot], len(row.ids or ())) for row in chunks])
+            memory, span = packed, packed.span()
+        else:
+            assert together is not None
+            memory, span = together, together.span()
+        all_tokens = tokens[0] if len(tokens) == 1 else mx.concatenate(tokens)
+        hidden = self._model(all_tokens[:, None], span, memory)
+        if together is None:
+            return {}
+        logits = self._model.logits(hidden[: together.size])[
+            :, 0, :
+        ]  # [B,V], of which the first are these rows'
         return {row.slot: Logits(logits, number) for number, row in enumerate(rows)}
 
     def _hidden(self, row: RowPlan, memory: Memory) -> mx.array:

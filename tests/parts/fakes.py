@@ -37,18 +37,17 @@ class ScriptedModel:
         self.start = start
         self.context_length = context_length
         self.fail_at: int | None = None
-        self.forwarded: list[int] = []  # lengths of the forwards
+        self.forwarded: list[int] = []  # positions of each forward, of all rows
 
     def __call__(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         batch, length = tokens.shape
-        self.forwarded.append(length)
+        self.forwarded.append(batch * length)
         keys = tokens.astype(mx.float32).reshape(batch, 1, length, 1)
         for layer in range(2):
             self.write(layer, memory, keys, span)
             if self.fail_at is not None and span.offset + length > self.fail_at:
                 raise RuntimeError("[metal::malloc] Attempting to allocate 99 bytes\nwhich is too much")
-        starts = mx.array([row.offset for row in span.rows])
-        return (starts[:, None] + mx.arange(length))[..., None]  # [B,L,1]
+        return (span.starts.reshape(-1, 1) + mx.arange(length))[..., None]  # [B,L,1]
 
     def logits(self, hidden: mx.array) -> mx.array:
         following = [*self.script, tiny.EOS_ID]

@@ -13,6 +13,7 @@ import mlx.core as mx
 import pytest
 
 from runner.cache.base import Storage
+from runner.cache.packed import Packed
 from runner.cache.together import Company
 from runner.kernels.rows_attention import PLAIN, AtOnce
 from runner.models import ARCHITECTURES
@@ -81,6 +82,27 @@ def test_rows_that_decode_together_have_the_logits_of_mlx_lm(name: str, at_once:
         places = [row.offset for row in going.values()]
         found = decoded_together(model, company, going, [TOKENS[place] for place in places])
         assert difference(found, expected(name)[mx.array(places)]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_chunk_beside_rows_that_decode_has_the_logits_of_mlx_lm(name: str) -> None:
+    """Two rows decode while a prompt is fed in chunks of different lengths."""
+    model, _ = pair(name)
+    prompt, *rows = (Conversation(model) for _ in range(3))
+    if not prompt.memory.holds_only(prompt.memory.attention):
+        return  # such a model feeds its prompts alone
+    company = Company(2, PLAIN)
+    for row, length in zip(rows, (5, 40), strict=True):
+        row.feed(TOKENS[:length], (20,))
+    for length in (7, 20, 1, 30):
+        places = [row.offset for row in rows]
+        fed = TOKENS[prompt.offset : prompt.offset + length]
+        together = company.of({number: row.memory for number, row in enumerate(rows)})
+        packed = Packed(together, [(prompt.memory, length)])
+        tokens = mx.array([*(TOKENS[place] for place in places), *fed], mx.int32)
+        found = model.logits(model(tokens[:, None], packed.span(), packed))[:, 0]
+        wanted = [*places, *range(prompt.offset - length, prompt.offset)]
+        assert difference(found, expected(name)[mx.array(wanted)]) < TOLERANCE
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -2,8 +2,8 @@
 
 All rows that decode take part in every step; of the prompts that are still to be fed, the one that came first gives
 a chunk, and where chunks are packed those behind it fill it up. So a row that decodes waits for at most one chunk,
-which is smaller than that of a prompt that is alone. A row whose reader does not read rests: it stays out of the plan
-until there is room again.
+which is smaller than that of a prompt that is alone. A row whose reader does not read rests: it stays out of the
+plan until there is room again.
 
 A chunk is bounded in time too, since a cancel waits for it: behind a long context, or on a slow device, the usual
 number of positions can take seconds. So a chunk that took too long halves the next ones, and a quick one doubles

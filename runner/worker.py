@@ -296,7 +296,7 @@ class Worker:
 
     def _take(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
-        self._engine = Engine(loaded, self._housekeep, rows_attention(), packs=device.kind() != "metal")
+        self._engine = Engine(loaded, self._housekeep, rows_attention(), packs=device.packs_prompts())
         loaded.grammars.prepare_ahead()
         self._publish(
             ready=True, model=loaded.name, context_length=loaded.context_length, slots=self._slots()

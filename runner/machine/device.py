@@ -36,6 +36,11 @@ def prefill_chunk() -> int:
     return PREFILL_CHUNK[kind()]
 
 
+def packs_prompts() -> bool:
+    """Whether chunks of prompts go through the layers beside other rows: so far where that was seen to pay."""
+    return kind() == "cpu"
+
+
 def compiles_kernels() -> bool:
     """Whether the first use of an operation waits for a compiler."""
     return kind() == "cuda"

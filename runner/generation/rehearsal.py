@@ -13,8 +13,8 @@ import time
 
 import mlx.core as mx
 
+from runner.cache.company import Company, sizes
 from runner.cache.memory import Memory
-from runner.cache.together import Company, sizes
 from runner.generation.sampling import Tokens, draw, make_sampler
 from runner.kernels.attention_cuda import SIZES
 from runner.kernels.rows_attention import AtOnce

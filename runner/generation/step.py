@@ -15,10 +15,10 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from runner.cache.base import LayerMemory
+from runner.cache.company import Company
 from runner.cache.memory import Memory
 from runner.cache.packed import Packed
 from runner.cache.slots import Slots
-from runner.cache.together import Company
 from runner.errors import RunnerError
 from runner.generation.masks import Masks
 from runner.generation.plan import RowPlan, StepPlan

@@ -9,8 +9,8 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from runner.cache.company import Company
 from runner.cache.memory import Memory
-from runner.cache.together import Company
 from runner.loading.conversion import join_layers
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.cache.base import KeyValues
+from runner.cache.company import Company
 from runner.cache.kv import KVCache
 from runner.cache.memory import Memory
 from runner.cache.rotating import RotatingKVCache
 from runner.cache.span import Span
-from runner.cache.together import Company
 from runner.cache.windowed import WindowedKVCache
 from runner.kernels.rows_attention import LANE, PLAIN
 

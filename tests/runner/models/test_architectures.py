@@ -13,8 +13,8 @@ import mlx.core as mx
 import pytest
 
 from runner.cache.base import Storage
+from runner.cache.company import Company
 from runner.cache.packed import Packed
-from runner.cache.together import Company
 from runner.kernels.rows_attention import PLAIN, AtOnce
 from runner.models import ARCHITECTURES
 from runner.models.base import Model

@@ -1,0 +1,61 @@
+"""Attention of several rows in one operation: new positions stand in lanes (`lanes.py`), and a kernel attends for
+all rows.
+
+Knows nothing about tokens, models or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from runner.cache.lanes import Lane, LayerLanes
+from runner.cache.span import Span
+from runner.kernels.rows_attention import LANE, Query, RowsAttention
+
+
+class Steps:
+    """Where the position of the present step stands in the lanes of some rows; all layers ask."""
+
+    def __init__(self, lanes: Sequence[Lane], size: int, nobodys: int) -> None:
+        """size: of the batch, which may be more than the rows have. nobodys: the lane that those write into."""
+        self._lanes = lanes
+        self.size = size
+        self._more = [nobodys * LANE] * (size - len(lanes))
+        self.places = mx.array(0)  # [B] int32
+        self.longest = 0  # positions of the longest row, the new one included
+
+    def advance(self, span: Span) -> None:
+        if not self._lanes:
+            return
+        for lane in self._lanes:
+            lane.used += 1
+        self.places = mx.array([*(lane.place for lane in self._lanes), *self._more], mx.int32)
+        self.longest = span.offset + 1
+
+
+class RowsAtOnce:
+    """The storages of one layer: Attending, in one operation."""
+
+    def __init__(self, attend: RowsAttention, lanes: LayerLanes, steps: Steps) -> None:
+        self._attend = attend
+        self._lanes = lanes
+        self._steps = steps
+
+    def attend(
+        self,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        span: Span,
+        *,
+        scale: float,
+        sinks: mx.array | None = None,
+    ) -> mx.array:
+        self._lanes.write(self._steps.places, keys, values)
+        return self.look(queries, span, scale=scale, sinks=sinks)
+
+    def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
+        query = Query(queries, self._steps.places, scale, sinks, self._steps.longest)
+        return self._attend(query, self._lanes.lanes)

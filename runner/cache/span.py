@@ -27,7 +27,7 @@ class Span:
         """rows: the spans of several rows, each as long as this one, and `offset` the largest of theirs."""
         self.offset = offset
         self.length = length
-        self.rows = rows or (self,)
+        self._rows = rows
         self._window_masks: dict[tuple[int, int], mx.array] = {}
         self._kept: dict[object, Any] = {}
 
@@ -42,6 +42,11 @@ class Span:
         span = cls(max(offsets), 1)
         span.starts = mx.array(list(offsets), mx.int32)
         return span
+
+    @property
+    def rows(self) -> Sequence[Span]:
+        """Of each row; this one, if there is one row. (Kept, it would be a circle that holds arrays.)"""
+        return self._rows or (self,)
 
     @cached_property
     def starts(self) -> mx.array:

@@ -19,8 +19,8 @@ EIGHT = 8
 class Company:
     """The rows that decode together, from step to step, each under a number below `most`.
 
-    Where all attention goes at once, a batch is filled up to one of a few sizes with rows that are nobody's: every
-    size that was not there before costs a GPU's libraries milliseconds, in every layer.
+    Where all attention goes at once, a batch is filled up to one of a few sizes with rows that are nobody's, so
+    that a GPU's libraries meet few shapes.
     """
 
     def __init__(self, most: int, at_once: AtOnce | None = None) -> None:

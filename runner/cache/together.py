@@ -24,6 +24,7 @@ from runner.cache.memory import Memory
 from runner.cache.recurrent import RecurrentCache, State
 from runner.cache.span import Span
 from runner.kernels.attention import Mask
+from runner.kernels.rows_attention import apart
 
 Storage = TypeVar("Storage")
 Rows = TypeVar("Rows")
@@ -84,13 +85,13 @@ class RowsOneByOne:
         scale: float,
         sinks: mx.array | None = None,
     ) -> mx.array:
-        parts = zip(self._rows, span.rows, _apart(queries), _apart(keys), _apart(values), strict=True)
+        parts = zip(self._rows, span.rows, apart(queries), apart(keys), apart(values), strict=True)
         return mx.concatenate(
             [storage.attend(q, k, v, row, scale=scale, sinks=sinks) for storage, row, q, k, v in parts]
         )
 
     def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
-        parts = zip(self._rows, span.rows, _apart(queries), strict=True)
+        parts = zip(self._rows, span.rows, apart(queries), strict=True)
         return mx.concatenate([storage.look(q, row, scale=scale, sinks=sinks) for storage, row, q in parts])
 
 
@@ -106,11 +107,11 @@ class LatentRows:
         return max(row.offset for row in self._rows)
 
     def write(self, new: mx.array) -> None:
-        for storage, part in zip(self._rows, _apart(new), strict=True):
+        for storage, part in zip(self._rows, apart(new), strict=True):
             storage.write(part)
 
     def look(self, queries: mx.array, span: Span, *, scale: float) -> mx.array:
-        parts = zip(self._rows, span.rows, _apart(queries), strict=True)
+        parts = zip(self._rows, span.rows, apart(queries), strict=True)
         return mx.concatenate([storage.look(q, row, scale=scale) for storage, row, q in parts])
 
     def kept(self) -> mx.array:
@@ -142,8 +143,3 @@ def _by_layer(
     rows: Sequence[Mapping[int, Storage]], make: Callable[[Sequence[Storage]], Rows]
 ) -> dict[int, Rows]:
     return {layer: make([row[layer] for row in rows]) for layer in rows[0]}
-
-
-def _apart(batch: mx.array) -> list[mx.array]:
-    """[B,...] as B times [1,...]."""
-    return [batch[number : number + 1] for number in range(batch.shape[0])]

@@ -44,7 +44,8 @@ def rehearse(loaded: LoadedModel, at_once: AtOnce | None) -> None:
         mx.eval(_fed(model, model.make_memory(), length))
     for number, memory in memories.items():
         hidden = _fed(model, memory, min(LONG, longest) if number == 0 else 1)
-        _draw(loaded, model.logits(hidden[:, -1:, :])[:, 0, :])
+        mx.eval(hidden)
+    _draw(loaded, model.logits(hidden[:, -1:, :])[:, 0, :])
     company = Company(count, at_once)
     for size in sizes(count) if loaded.slots.may_join else ():
         rows = {number: memories[number] for number in range(size)}

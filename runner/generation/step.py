@@ -187,9 +187,7 @@ class Stepper:
         hidden = self._model(all_tokens[:, None], span, memory)
         if together is None:
             return {}
-        logits = self._model.logits(hidden[: together.size])[
-            :, 0, :
-        ]  # [B,V], of which the first are these rows'
+        logits = self._model.logits(hidden[: together.size])[:, 0, :]  # [B,V]; the first are of these rows
         return {row.slot: Logits(logits, number) for number, row in enumerate(rows)}
 
     def _hidden(self, row: RowPlan, memory: Memory) -> mx.array:
@@ -198,7 +196,7 @@ class Stepper:
         return self._model(tokens, memory.span(tokens.shape[1]), memory)
 
     def _tokens(self, rows: Sequence[RowPlan]) -> mx.array:
-        """The token of each row [B]; without an operation, if they are those that were drawn together last."""
+        """The token of each row [B]. Tokens that the last step drew together are fed as they are."""
         if all(row.ids is None for row in rows):
             draws = [self._drawn[row.slot] for row in rows]
             first = draws[0].tokens
@@ -212,7 +210,7 @@ class Stepper:
 
 
 def _rows(logits: Sequence[Logits]) -> mx.array:
-    """Some rows of those that shared a forward."""
+    """The logits [B,V] of these rows, which shared a forward."""
     rows, numbers = logits[0].rows, [one.row for one in logits]
     if numbers == [*range(len(numbers))]:
         return rows if len(numbers) == rows.shape[0] else rows[: len(numbers)]

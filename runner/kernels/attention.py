@@ -55,7 +55,7 @@ def on_cpu(
     if mask is None:
         return _attend(queries, keys, values, None, sinks)
     length, shown = queries.shape[2], keys.shape[2]
-    whole = _bias(mask) if isinstance(mask, mx.array) else None
+    whole = hidden_where_unseen(mask) if isinstance(mask, mx.array) else None
     causal = _causal_bias(min(length, BLOCK), shown)
     found = []
     for start in range(0, length, BLOCK):
@@ -69,7 +69,7 @@ def on_cpu(
     return found[0] if len(found) == 1 else mx.concatenate(found, axis=2)
 
 
-def _bias(seen: mx.array) -> mx.array:
+def hidden_where_unseen(seen: mx.array) -> mx.array:
     """What is added to scores: nothing, or less than any number where a query must not look."""
     return mx.where(seen, 0.0, -mx.inf)
 
@@ -78,7 +78,7 @@ def _causal_bias(length: int, shown: int) -> mx.array:
     """That of the last `length` of all positions [length,S]. Rows and columns at its end are that of a block that
     ends elsewhere.
     """
-    return _bias(mx.arange(shown) <= mx.arange(shown - length, shown)[:, None])
+    return hidden_where_unseen(mx.arange(shown) <= mx.arange(shown - length, shown)[:, None])
 
 
 def _attend(

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from runner.kernels.attention import Mask, plain
+from runner.kernels.attention import Mask, hidden_where_unseen, plain
 
 SIZES = (128, 256, 384, 512, 768, 1024, 1536, 2048)  # queries
 CHUNK = 512  # whole chunks are one of SIZES behind a multiple of it
 BLOCK = 256  # queries of a block by hand
-BY_HAND = 2**27  # scores [H,L,S] at most: about what 45 ms are enough for in a model of 32 layers
+BY_HAND = 2**27  # scores [H,L,S] at most; an estimate of what 45 ms are enough for in a model of 32 layers
 
 
 def on_cuda(
@@ -80,13 +80,9 @@ def _bias(mask: Mask, start: int, end: int, length: int, seen: int) -> mx.array 
     if mask is None:
         return None
     if isinstance(mask, str):
-        return _unseen(mx.arange(seen) <= mx.arange(seen - (end - start), seen)[:, None])
+        return hidden_where_unseen(mx.arange(seen) <= mx.arange(seen - (end - start), seen)[:, None])
     rows = mask[..., start:end, :]
-    return _unseen(rows) if mask.dtype == mx.bool_ else rows.astype(mx.float32)
-
-
-def _unseen(seen: mx.array) -> mx.array:
-    return mx.where(seen, 0.0, -mx.inf)
+    return hidden_where_unseen(rows) if mask.dtype == mx.bool_ else rows.astype(mx.float32)
 
 
 def _block(

@@ -71,7 +71,7 @@ def plain(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
 
     def attend(query: Query, lanes: Lanes) -> mx.array:
         places: list[int] = query.places.tolist()  # type: ignore[assignment]  # typed as object
-        parts = zip(rows, places, _apart(query.queries), strict=True)
+        parts = zip(rows, places, apart(query.queries), strict=True)
         return mx.concatenate(
             [
                 mx.fast.scaled_dot_product_attention(
@@ -102,6 +102,6 @@ def _shown(row: Own, own: mx.array, lanes: mx.array, place: int, window: int | N
 PLAIN = AtOnce(lambda row: True, plain)
 
 
-def _apart(batch: mx.array) -> list[mx.array]:
+def apart(batch: mx.array) -> list[mx.array]:
     """[B,...] as B times [1,...]."""
     return [batch[number : number + 1] for number in range(batch.shape[0])]

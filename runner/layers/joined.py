@@ -1,6 +1,6 @@
 """Linear layers that read the same input, as one product of all their rows.
 
-A product of few positions costs as much for being one as for its size, so three that become one are quicker.
+Fewer products are fewer operations to dispatch, which is what a step of few positions waits for on a fast GPU.
 A module names in `joins` which of its layers may become one; whoever loads a model joins them once, when they have
 their weights.
 
@@ -49,7 +49,7 @@ class Joined(nn.Module):
 
 
 def join(root: nn.Module) -> None:
-    """Put joined layers in the places of those that can be: float ones, and packed ones of one kind."""
+    """Replace layers by a joined one wherever all of them are float layers, or packed layers of one kind."""
     # A list, since the walk holds on to what it has seen.
     modules = list(root.modules())  # type: ignore[no-untyped-call]  # mlx leaves it open
     joinable = [module for module in modules if isinstance(module, Joinable)]

@@ -49,8 +49,8 @@ def release_buffers() -> None:
 
 
 def tidy_up() -> None:
-    """The same between two steps. With CUDA buffers are kept for the next one, up to a share of the memory: there a
-    new one costs more than a step.
+    """The same between two steps. With CUDA buffers are kept for the next one, up to a share of the memory, since
+    new ones are made by the driver there. What that brings has not been measured.
     """
     if device.kind() != "cuda" or mx.get_cache_memory() > KEPT_SHARE * int(mx.device_info()["total_memory"]):
         release_buffers()

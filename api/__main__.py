@@ -23,7 +23,7 @@ from api.commands.command_line import Arguments, parse
 from api.process import lifecycle, logs
 from api.process.address import AddressTaken, bind
 from api.process.backend import mlx_needed
-from api.process.environment import log_level, max_queue, model_store, parallel
+from api.process.environment import context_length, log_level, max_queue, model_store, parallel
 from runner.errors import BackendMissing, RunnerError, ShuttingDown
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def start_worker(ending: Ending, arguments: Arguments) -> Worker:
         model_store(),
         packed=arguments.packed,
         parallel=arguments.parallel or parallel(),
+        context_length=arguments.context_length or context_length(),
     )
     worker.start()
     return worker

@@ -40,11 +40,14 @@ class EmptyPrompt(BadRequest):
 
 
 class PromptTooLong(BadRequest):
-    """The wording is the host's own: clients look for "context" and "exceeds" in it."""
+    """The wording is the host's own: clients look for "context" and "exceeds" in it. set_by: who made the limit
+    lower than the model's.
+    """
 
-    def __init__(self, tokens: int, limit: int) -> None:
+    def __init__(self, tokens: int, limit: int, set_by: str = "") -> None:
         super().__init__(
             f"input length ({tokens} tokens) exceeds the model's maximum context length ({limit} tokens)"
+            + (f", set by {set_by}" if set_by else "")
         )
 
 

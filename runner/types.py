@@ -57,7 +57,9 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One completion. max_tokens None: until the context is full."""
+    """One completion. max_tokens None: until the context is full. context_length: tokens that prompt and answer may
+    have together; None: as many as the loaded model has.
+    """
 
     prompt: str
     max_tokens: int | None = None
@@ -66,6 +68,7 @@ class GenerateRequest:
     logprobs: bool = False
     top_logprobs: int = 0
     grammar: Grammar | None = None
+    context_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

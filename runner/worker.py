@@ -90,12 +90,14 @@ class Worker:
         *,
         packed: bool = False,  # see `loader.load`
         parallel: int = 1,  # requests answered at once
+        context_length: int | None = None,  # tokens that a request may have, where the model has more
     ) -> None:
         self._limit = limit
         self._on_death = on_death
         self._store = store
         self._packed = packed
         self._parallel = parallel
+        self._context_length = context_length
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -286,6 +288,7 @@ class Worker:
                 lambda share: self._publish(progress=int(100 * share)),
                 packed=self._packed,
                 slots=self._parallel,
+                context_length=self._context_length,
             )
             if device.compiles_kernels():
                 rehearse(loaded, rows_attention())

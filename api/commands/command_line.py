@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from api.process.environment import MAX_PARALLEL
+from api.process.environment import MAX_PARALLEL, MIN_CONTEXT
 from runner.store.resolve import DEMO
 
 DEFAULT_HOST = "127.0.0.1"
@@ -37,6 +37,7 @@ environment:
   OLLAMA_DEBUG      1 logs more, 2 logs everything
   OLLAMA_MAX_QUEUE  how many requests may wait before the next one gets 503 (default 512)
   OLLAMA_NUM_PARALLEL  how many requests are answered at once (default 1)
+  OLLAMA_CONTEXT_LENGTH  tokens that prompt and answer may have together (default: as many as the model can)
 
 exit codes:
   0 asked to stop   2 usage   3 address in use   4 model cannot be loaded   5 MLX thread died   7 parent gone
@@ -47,8 +48,8 @@ exit codes:
 class Arguments:
     """What was asked for. hosted: spawned by a host process, so our life depends on its.
 
-    packed: keep quantized weights packed on a CPU. parallel: how many requests are answered at once; None if
-    nothing was said.
+    packed: keep quantized weights packed on a CPU. parallel: how many requests are answered at once.
+    context_length: tokens that prompt and answer may have together. None if nothing was said.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Arguments:
     hosted: bool
     packed: bool = False
     parallel: int | None = None
+    context_length: int | None = None
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -71,8 +73,16 @@ def parse(argv: Sequence[str]) -> Arguments:
         parser.error(f"--port {options.port}: expected 0 to 65535")
     if options.parallel is not None and not 1 <= options.parallel <= MAX_PARALLEL:
         parser.error(f"--parallel {options.parallel}: expected 1 to {MAX_PARALLEL}")
+    if options.context_length is not None and options.context_length < MIN_CONTEXT:
+        parser.error(f"--context-length {options.context_length}: expected {MIN_CONTEXT} or more")
     return Arguments(
-        options.model or DEMO, options.host, options.port, hosted, options.packed, options.parallel
+        model=options.model or DEMO,
+        host=options.host,
+        port=options.port,
+        hosted=hosted,
+        packed=options.packed,
+        parallel=options.parallel,
+        context_length=options.context_length,
     )
 
 
@@ -119,6 +129,14 @@ def _parser(hosted: bool) -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         help="requests to answer at once, each with a KV cache of its own (default: OLLAMA_NUM_PARALLEL or 1)",
+    )
+    add(
+        "--context-length",
+        "-context-length",
+        metavar="N",
+        type=int,
+        help="tokens that prompt and answer may have together, if the model can have more "
+        "(default: OLLAMA_CONTEXT_LENGTH or the model's own)",
     )
     add("--verbose", "-verbose", action="store_true", help="accepted and ignored; see OLLAMA_DEBUG")
     add("--version", "-version", action="version", version=f"mlx-runner {version('mlx-runner')}")

@@ -14,6 +14,7 @@ from runner.store.resolve import DEFAULT_STORE
 TRUE = ("1", "t", "T", "TRUE", "true", "True")
 DEFAULT_MAX_QUEUE = 512
 MAX_PARALLEL = 64
+MIN_CONTEXT = 2  # tokens: one of a prompt and one of an answer
 
 
 def variable(name: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -53,3 +54,11 @@ def parallel(environ: Mapping[str, str] = os.environ) -> int:
     """
     value = variable("OLLAMA_NUM_PARALLEL", environ)
     return int(value) if value.isdecimal() and 1 <= int(value) <= MAX_PARALLEL else 1
+
+
+def context_length(environ: Mapping[str, str] = os.environ) -> int | None:
+    """OLLAMA_CONTEXT_LENGTH: tokens that a request may have; what is less than MIN_CONTEXT or no number sets no
+    limit, as 0 does, with which a host leaves the choice to itself.
+    """
+    value = variable("OLLAMA_CONTEXT_LENGTH", environ)
+    return int(value) if value.isdecimal() and int(value) >= MIN_CONTEXT else None

@@ -7,7 +7,9 @@ A body is read as Go reads it, because a Go host leaves out what is zero:
 - a value of the wrong JSON type is 400 `Bad Request`, never a guess.
 
 Absence of `seed` means two things. Older hosts send `prompt` and know no seed: not seeded. Newer ones send
-`Prompt` and always a seed, -1 if the user gave none: absent means 0.
+`Prompt` and always a seed, -1 if the user gave none: absent means 0. `num_ctx` means two things, too. A client of
+ours sends it to say how much context is enough; a newer host sends its default with every request, whatever the
+model can, so there it decides nothing.
 
 Knows nothing about sockets or tensors.
 """
@@ -37,7 +39,6 @@ Str = Annotated[str, Field(strict=True)]
 
 # Options that hosts send with every request and that mean nothing here, with what they send by default.
 WITHOUT_EFFECT: dict[str, Any] = {
-    "num_ctx": None,  # the model's own limit holds; any value is usual
     "num_batch": 512,
     "num_gpu": -1,
     "num_keep": 4,
@@ -46,7 +47,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "use_mmap": None,
     "draft_num_predict": None,
 }
-_warned: set[str] = set()
+_said: set[str] = set()
 
 
 class BadBody(RunnerError):
@@ -103,6 +104,7 @@ class CompletionBody(Body):
     top_logprobs: Int = Field(0, validation_alias=AliasChoices("toplogprobs", "top_logprobs"))
     metrics: Bool = Field(False, validation_alias="includeintermediatemetrics")
     stream: Bool = True
+    hosted: bool = False  # sent by a newer host; never read from the body
 
     def to_request(self) -> GenerateRequest:
         """The request without its wire names. Raises BadRequest, in the host's order."""
@@ -118,7 +120,16 @@ class CompletionBody(Body):
             logprobs=self.logprobs or self.top_logprobs > 0,
             top_logprobs=_top_logprobs(self.top_logprobs),
             grammar=grammar,
+            context_length=self._context_length(),
         )
+
+    def _context_length(self) -> int | None:
+        """What is below 1 sets no limit."""
+        num_ctx = self.options.num_ctx
+        if self.hosted and num_ctx and "num_ctx" not in _said:
+            _said.add("num_ctx")
+            log.info("The host's num_ctx decides nothing", extra={"num_ctx": num_ctx})
+        return num_ctx if num_ctx > 0 and not self.hosted else None
 
     def _sampling(self) -> SamplingOptions:
         options = self.options
@@ -147,9 +158,10 @@ def read_completion(data: bytes) -> CompletionBody:
     """Raises BadBody for anything that Go's decoder would refuse."""
     body = _parse_object(data)
     fields = normalised(body)
+    fields["hosted"] = "Prompt" in body
     if isinstance(fields.get("options", {}), dict):
         options = normalised(fields.get("options", {}))
-        if "Prompt" not in body:
+        if not fields["hosted"]:
             options.setdefault("seed", UNSEEDED)
         fields["options"] = options
     try:
@@ -257,7 +269,7 @@ def _warn_without_effect(options: Options) -> None:
         usual, value = WITHOUT_EFFECT[name], getattr(options, name)
         if name == "draft_num_predict":
             usual = 0
-        if usual is None or value == usual or name in _warned:
+        if usual is None or value == usual or name in _said:
             continue
-        _warned.add(name)
+        _said.add(name)
         log.warning("Option has no effect", extra={"option": name, "value": value})

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from runner.errors import EmptyPrompt, RunnerError
-from runner.generation.generation import End, Generation, token_limit
+from runner.generation.generation import End, Generation, context_of, token_limit
 from runner.generation.meter import Meter
 from runner.generation.sampling import make_sampler
 from runner.generation.scheduler import Scheduler
@@ -67,12 +67,13 @@ class Engine:
         if not request.prompt:
             raise EmptyPrompt
         prompt = loaded.tokenizer.encode(request.prompt)
-        limit = token_limit(len(prompt), request.max_tokens, loaded.context_length)
+        context = context_of(loaded.model.context_length, loaded.context_length, request.context_length)
+        limit = token_limit(len(prompt), request.max_tokens, context)
         sampler = make_sampler(
             request.sampling,
             loaded.model.vocab_size,
             prompt,
-            loaded.context_length,
+            len(prompt) + limit,
             request.top_logprobs if request.logprobs else None,
             loaded.tokenizer.suppressed_ids,
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runner.errors import EmptyPrompt, PromptTooLong
 from runner.generation.meter import Meter, rate
@@ -29,6 +29,13 @@ if TYPE_CHECKING:  # llguidance is imported by the first grammar
 log = logging.getLogger(__name__)
 
 End = Literal["stop", "length", "cancelled"]
+
+
+class Context(NamedTuple):
+    """Tokens that prompt and answer of a request may have together. set_by: what made it less than the model's."""
+
+    length: int
+    set_by: str = ""
 
 
 class Generation:
@@ -153,11 +160,18 @@ class Generation:
         )
 
 
-def token_limit(prompt_tokens: int, max_tokens: int | None, context_length: int) -> int:
+def token_limit(prompt_tokens: int, max_tokens: int | None, context: Context) -> int:
     """How many tokens may be generated, at least one. Raises EmptyPrompt or PromptTooLong."""
     if prompt_tokens == 0:
         raise EmptyPrompt
-    if prompt_tokens >= context_length:
-        raise PromptTooLong(prompt_tokens, context_length)
-    room = context_length - prompt_tokens
+    if prompt_tokens >= context.length:
+        raise PromptTooLong(prompt_tokens, *context)
+    room = context.length - prompt_tokens
     return room if max_tokens is None else min(max_tokens, room)
+
+
+def context_of(models: int, loaded: int, asked: int | None) -> Context:
+    """The least of what the model can, what was allowed when it was loaded, and what the request asks for."""
+    if asked is not None and asked < loaded:
+        return Context(asked, "num_ctx")
+    return Context(loaded, "--context-length or OLLAMA_CONTEXT_LENGTH" if loaded < models else "")

@@ -22,18 +22,24 @@ Step = Callable[[mx.array], mx.array]  # logits [B,V] -> logits [B,V]
 Penalty = Callable[[mx.array, mx.array], mx.array]  # logits [B,V], occurrences [B,V] -> logits [B,V]
 
 
+ROOM = 256  # tokens, of a ring at first
+
+
 class History:
     """How often each token occurs among the last `size` ones of one row.
 
     counts [V+1]   occurrences; row V collects the slots that were never filled
-    ring [size]    the tokens themselves, V where there is none yet
+    ring [R]       the tokens themselves, V where there is none yet
+
+    The ring doubles when it is full, until R is `size`, which may be a context that nobody will ever fill.
     """
 
     def __init__(self, vocab_size: int, size: int, prompt: Sequence[int]) -> None:
         tail = [token for token in prompt[-size:] if 0 <= token < vocab_size]
-        empty = mx.full((size - len(tail),), vocab_size, mx.int32)
-        self._ring = mx.concatenate([mx.array(tail, mx.int32), empty])
+        self._nothing = vocab_size
         self._size = size
+        self._room = min(size, len(tail) + ROOM)
+        self._ring = mx.concatenate([mx.array(tail, mx.int32), self._empty(self._room - len(tail))])
         self._slot = len(tail) % size
         self._in_and_out = mx.array([1.0, -1.0])
         self._counts = mx.zeros((vocab_size + 1,)).at[self._ring].add(mx.array(1.0))
@@ -45,12 +51,20 @@ class History:
 
     def add(self, token: mx.array) -> None:
         """Remember a token [1], which may be unevaluated, and forget the oldest."""
+        if self._slot == self._room:
+            more = min(self._room, self._size - self._room)
+            self._ring = mx.concatenate([self._ring, self._empty(more)])
+            self._room += more
         slot = slice(self._slot, self._slot + 1)
         # Taking out the oldest at every step also keeps the ring from becoming a long unevaluated chain.
         changed = mx.concatenate([token.astype(mx.int32), self._ring[slot]])
         self._counts = self._counts.at[changed].add(self._in_and_out)
         self._ring[slot] = token
         self._slot = (self._slot + 1) % self._size
+
+    def _empty(self, room: int) -> mx.array:
+        """[room]."""
+        return mx.full((room,), self._nothing, mx.int32)
 
 
 # --- formulas --------------------------------------------------------------------------------------------
@@ -110,10 +124,11 @@ def penalties(options: SamplingOptions) -> list[Penalty]:
     return used
 
 
-def history(
-    options: SamplingOptions, vocab_size: int, prompt: Sequence[int], context_length: int
-) -> History | None:
-    """The last tokens of the prompt, `repeat_last_n` at most. None: the penalties look at no token."""
+def history(options: SamplingOptions, vocab_size: int, prompt: Sequence[int], total: int) -> History | None:
+    """The last tokens of the prompt, `repeat_last_n` at most. None: the penalties look at no token.
+
+    total: tokens that prompt and answer may have together.
+    """
     last_n = options.repeat_last_n
-    size = context_length if last_n < 0 else min(last_n, context_length)
+    size = total if last_n < 0 else min(last_n, total)
     return History(vocab_size, size, prompt) if size > 0 else None

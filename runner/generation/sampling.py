@@ -180,13 +180,14 @@ def make_sampler(
     options: SamplingOptions,
     vocab_size: int,
     prompt: Sequence[int],
-    context_length: int,
+    total: int,
     top_logprobs: int | None = None,
     suppressed: Collection[int] = (),
 ) -> Sampler:
     """The sampler of one request; what an option's value means is in SamplingOptions.
 
-    prompt: all of its token ids, for the penalties. top_logprobs: None for no log-probabilities, else how many
+    prompt: all of its token ids, for the penalties. total: tokens that prompt and answer may have together, of
+    which the penalties remember no more. top_logprobs: None for no log-probabilities, else how many
     alternatives come with each. suppressed: ids that are never drawn; those outside the vocabulary count for
     nothing. Raises BadRequest for a logit_bias on an id outside the vocabulary.
     """
@@ -197,7 +198,7 @@ def make_sampler(
         penalties=used,
         narrow=narrowing(options, vocab_size) if options.temperature > 0 else None,
     )
-    history = penalties.history(options, vocab_size, prompt, context_length) if used else None
+    history = penalties.history(options, vocab_size, prompt, total) if used else None
     mask = penalties.suppression(suppressed, vocab_size)
     seed = fresh_seed() if options.seed is None else options.seed
     # Kinds are compared at each step, which would take long with a long bias.

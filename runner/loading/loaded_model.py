@@ -23,5 +23,5 @@ class LoadedModel:
     tokenizer: Tokenizer
     grammars: Grammars
     slots: Slots
-    context_length: int
+    context_length: int  # tokens that a request may have; the model's own, or less
     prefill_chunk: int  # positions per prefill forward

@@ -34,9 +34,16 @@ log = logging.getLogger(__name__)
 NAMED_AT_MOST = 5  # tensors in an error message
 
 
-def load(files: ModelFiles, progress: Progress, *, packed: bool = False, slots: int = 1) -> LoadedModel:
+def load(
+    files: ModelFiles,
+    progress: Progress,
+    *,
+    packed: bool = False,
+    slots: int = 1,
+    context_length: int | None = None,
+) -> LoadedModel:
     """Bring a model into memory. packed: leave quantized weights as they are on a CPU, too. slots: how many
-    requests can be answered at once.
+    requests can be answered at once. context_length: tokens that each of them may have; None: as the model can.
 
     Raises BadModelFiles for broken, missing or contradicting files and UnsupportedModel for a model that is
     whole but not one of ours; both name what they mean.
@@ -69,7 +76,7 @@ def load(files: ModelFiles, progress: Progress, *, packed: bool = False, slots: 
         tokenizer=tokenizer,
         grammars=Grammars(tokenizer, model.vocab_size),
         slots=Slots(model.make_memory, slots),
-        context_length=model.context_length,
+        context_length=min(model.context_length, context_length or model.context_length),
         prefill_chunk=device.prefill_chunk(),
     )
     log.info(

@@ -53,6 +53,7 @@ def serving(
     *,
     limit: int = 512,
     parallel: int = 1,
+    context_length: int | None = None,
     send_buffer: int | None = None,
     **app_options: Any,
 ) -> Iterator[Serving]:
@@ -60,7 +61,7 @@ def serving(
 
     send_buffer: bytes that the system keeps for a client that does not read; its own default is megabytes.
     """
-    worker = Worker(limit, deaths.append, parallel=parallel)
+    worker = Worker(limit, deaths.append, parallel=parallel, context_length=context_length)
     worker.start()
     bound = bind("127.0.0.1", 0)
     if send_buffer is not None:

@@ -78,6 +78,26 @@ def test_how_many_at_once_is_a_number_or_left_to_the_environment(
     assert parse(words).parallel == parallel
 
 
+@pytest.mark.parametrize(
+    ("words", "length"),
+    [([], None), (["--context-length", "2"], 2), (["runner", "-model", "x", "-context-length=4096"], 4096)],
+)
+def test_the_context_is_a_number_of_tokens_or_left_to_the_environment(
+    words: list[str], length: int | None
+) -> None:
+    assert parse(words).context_length == length
+
+
+@pytest.mark.parametrize("number", ["1", "0", "-5", "4k"])
+def test_a_context_that_holds_no_prompt_and_answer_is_a_usage_error(
+    number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        parse(["--context-length", number])
+    assert left.value.code == 2
+    assert number in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("number", ["0", "65", "-1", "many"])
 def test_a_number_at_once_that_is_none_is_a_usage_error(
     number: str, capsys: pytest.CaptureFixture[str]

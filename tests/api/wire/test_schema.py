@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.wire.schema import BadBody, read_completion, read_ids, read_load, well_formed
+from api.wire.schema import BadBody, _said, read_completion, read_ids, read_load, well_formed
 from runner.errors import BadRequest
 from runner.types import GenerateRequest, SamplingOptions
 
@@ -159,6 +159,29 @@ def test_an_option_without_effect_is_logged_once(caplog: pytest.LogCaptureFixtur
         options(num_thread=3)
         options(num_thread=3)
     assert [record.__dict__["option"] for record in caplog.records] == ["num_thread"]
+
+
+def test_a_clients_num_ctx_is_a_limit_and_a_hosts_is_none() -> None:
+    assert asked({"prompt": "p", "options": {"num_ctx": 4096}}).context_length == 4096
+    assert asked({"prompt": "p", "options": {"num_ctx": 0}}).context_length is None
+    assert asked({"prompt": "p", "options": {"num_ctx": -1}}).context_length is None
+    assert asked({"prompt": "p"}).context_length is None
+    assert asked({"Prompt": "p", "Options": {"num_ctx": 4096}}).context_length is None
+
+
+def test_nobody_can_say_that_he_is_a_host_but_by_its_spelling() -> None:
+    body = {"prompt": "p", "options": {"num_ctx": 4096}, "hosted": True, "Hosted": True}
+    assert asked(body).context_length == 4096
+
+
+def test_a_hosts_num_ctx_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    _said.discard("num_ctx")
+    with caplog.at_level(logging.INFO):
+        asked({"prompt": "p", "options": {"num_ctx": 1}})
+        asked({"Prompt": "p", "Options": {}})
+        asked({"Prompt": "p", "Options": {"num_ctx": 4096}})
+        asked({"Prompt": "p", "Options": {"num_ctx": 8192}})
+    assert [(record.levelname, record.__dict__["num_ctx"]) for record in caplog.records] == [("INFO", 4096)]
 
 
 def test_lone_surrogates_become_replacement_characters() -> None:

@@ -28,7 +28,7 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 16 * 1024 * 1024
 BODY_IDLE_S = 10.0  # without a byte of a body that was announced
 CLOSE = {"connection": "close"}  # the body was not read to its end
-QUIET_PATHS = frozenset({"/health", "/v1/status"})  # a host asks every few seconds
+QUIET_PATHS = frozenset({"/health", "/v1/status", "/metrics"})  # somebody asks every few seconds
 
 
 class TooLarge(RunnerError):

@@ -14,7 +14,8 @@ from api.guard import read_body
 from api.response import CompletionResponse
 from api.stream import EventStream, OpenStreams
 from api.wire.answers import JsonLine
-from api.wire.records import Records, status_record
+from api.wire.metrics import EXPOSITION, exposition
+from api.wire.records import Records, cache_record, emptied_record, status_record
 from api.wire.schema import read_completion, read_ids, read_load, read_text
 from runner.worker import Worker
 
@@ -65,6 +66,29 @@ async def status(request: Request) -> Response:
     """200 once a model is loaded; until then 503, with the progress of loading."""
     now = worker_of(request).status
     return JsonLine(status_record(now), 200 if now.ready else 503)
+
+
+@router.api_route("/v1/cache", methods=["GET", "HEAD"])
+async def cache(request: Request) -> Response:
+    """What is kept for the next prompts; never waits."""
+    worker = worker_of(request)
+    return JsonLine(cache_record(worker.status, worker.totals))
+
+
+@router.delete("/v1/cache")
+async def empty_cache(request: Request) -> Response:
+    """Forget all of it but what requests under way have."""
+    worker = worker_of(request)
+    emptied = await asyncio.wrap_future(worker.empty_cache())
+    return JsonLine(emptied_record(emptied, worker.status))
+
+
+@router.api_route("/metrics", methods=["GET", "HEAD"])
+async def metrics(request: Request) -> Response:
+    """Counters, gauges and histograms for Prometheus; never waits."""
+    worker = worker_of(request)
+    text = exposition(worker.status, worker.totals, worker.waiting)
+    return Response(text, media_type=EXPOSITION)
 
 
 @router.post("/v1/tokenize")

@@ -3,7 +3,7 @@ every token is a tuple, which costs half.
 
 One request goes in as a GenerateRequest; Events come out, in this order and no other:
 
-    Started  Chunk*  (Done | Failed)        or        Failed
+    Started  Progress*  Chunk*  (Done | Failed)        or        Failed
 
 Knows nothing about anything else in this project: standard library only.
 """
@@ -58,7 +58,7 @@ class Grammar:
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One completion. max_tokens None: until the context is full. context_length: tokens that prompt and answer may
-    have together; None: as many as the loaded model has.
+    have together; None: as many as the loaded model has. progress: whether Progress is wanted.
     """
 
     prompt: str
@@ -69,6 +69,7 @@ class GenerateRequest:
     top_logprobs: int = 0
     grammar: Grammar | None = None
     context_length: int | None = None
+    progress: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,17 @@ class Started:
     prompt_tokens: int
 
 
+class Progress(NamedTuple):
+    """How much of the prompt is in memory: at first `cached_tokens`, at last `total_tokens`. ns: since the request
+    began.
+    """
+
+    total_tokens: int
+    cached_tokens: int
+    processed_tokens: int
+    ns: int
+
+
 class Chunk(NamedTuple):
     """Text that is final: whole characters, past every stop string that could still match.
 
@@ -129,7 +141,7 @@ class Failed:
     status: int = 500
 
 
-Event = Started | Chunk | Done | Failed
+Event = Started | Progress | Chunk | Done | Failed
 
 
 class Outlet(Protocol):
@@ -155,10 +167,13 @@ class Cancelled(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SlotStatus:
-    """busy: a request has it. tokens: how many it holds, those of an unfinished answer as of a short while ago."""
+    """busy: a request has it. tokens, bytes: how many it holds, those of an unfinished answer as of a short while
+    ago; the bytes are those of its buffers, with the room that is reserved in them.
+    """
 
     busy: bool
     tokens: int
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ yet cannot be evaluated on another one):
 1. Everything that touches an array is a job of this thread: loading, generating, freeing, asking for memory.
 2. Jobs begin in their order, first in, first out. A request begins when a slot is free; then it takes its part in
    each step until it ends. Anything else, a load above all, waits until the requests before it have ended, and
-   the jobs behind it wait for it.
+   the jobs behind it wait for it. Only the cache is emptied between two steps, since what a request has stays.
 3. The way in is a queue of jobs under one lock; the way out of a request is the outlet that it came with, of
    another job its future. Nothing else leaves, except the Status snapshot, which is replaced as a whole.
 4. At most `limit` requests wait; the next one is refused with Busy. A request that is cancelled while it waits
@@ -27,11 +27,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
 from runner.generation.engine import Engine
@@ -42,6 +44,7 @@ from runner.loading.loader import load
 from runner.machine import device, memory
 from runner.store.resolve import DEFAULT_STORE, open_model
 from runner.text.tokenizer import Tokenizer
+from runner.totals import Totals
 from runner.types import Failed, GenerateRequest, Grammar, Outlet, SlotStatus, Status
 
 log = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ class GenerateJob:
         self.request = request
         self.outlet = outlet
         self.cancelled = threading.Event()
+        self.arrived_ns = time.perf_counter_ns()
         self._worker = worker
 
     def cancel(self) -> None:
@@ -70,10 +74,11 @@ class GenerateJob:
 
 @dataclass(frozen=True, slots=True)
 class CallJob:
-    """Something else to do between two requests."""
+    """Something else to do between two requests, or between two steps."""
 
-    call: Callable[[], None]
-    result: Future[None]
+    call: Callable[[], object]
+    result: Future[Any]
+    between_steps: bool = False
 
 
 Job = GenerateJob | CallJob
@@ -106,6 +111,7 @@ class Worker:
         self._loaded: LoadedModel | None = None
         self._engine: Engine | None = None
         self._status = Status()
+        self.totals = Totals()
         self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
 
     # Called from other threads.
@@ -124,6 +130,12 @@ class Worker:
         if loaded is None:
             raise ModelNotLoaded
         return loaded.tokenizer
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no slot was free for yet."""
+        with self._changed:
+            return self._waiting()
 
     def require_model(self) -> None:
         """Raises ModelNotLoaded."""
@@ -145,7 +157,8 @@ class Worker:
         with self._changed:
             if self._stopping:
                 raise ShuttingDown
-            if sum(isinstance(waiting, GenerateJob) for waiting in self._jobs) >= self._limit:
+            if self._waiting() >= self._limit:
+                self.totals.ended("refused")
                 raise Busy(self._limit)
             self._put(job)
         return job
@@ -157,6 +170,10 @@ class Worker:
     def unload(self) -> Future[None]:
         """Free the model after the jobs before it."""
         return self._call(self._unload)
+
+    def empty_cache(self) -> Future[tuple[SlotStatus, ...]]:
+        """Forget what slots hold that no request has, behind the step that is under way; what that was."""
+        return self._call(self._empty_cache, between_steps=True)
 
     def stop(self) -> None:
         """Take no more jobs, refuse those that wait, cancel what is live, let the thread end after its step."""
@@ -178,6 +195,7 @@ class Worker:
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
+                self.totals.ended("cancelled")
             self._notify()
 
     def wake(self) -> None:
@@ -185,8 +203,8 @@ class Worker:
         with self._changed:
             self._notify()
 
-    def _call(self, call: Callable[[], None]) -> Future[None]:
-        job = CallJob(call, Future())
+    def _call(self, call: Callable[[], object], *, between_steps: bool = False) -> Future[Any]:
+        job = CallJob(call, Future(), between_steps)
         with self._changed:
             if self._stopping:
                 raise ShuttingDown
@@ -194,8 +212,14 @@ class Worker:
         return job.result
 
     def _put(self, job: Job) -> None:
-        self._jobs.append(job)
+        if isinstance(job, CallJob) and job.between_steps:
+            self._jobs.appendleft(job)
+        else:
+            self._jobs.append(job)
         self._notify()
+
+    def _waiting(self) -> int:
+        return sum(isinstance(job, GenerateJob) for job in self._jobs)
 
     def _notify(self) -> None:
         self._woken = True
@@ -244,20 +268,23 @@ class Worker:
         """Whether the first job of the queue can begin now."""
         if not self._jobs:
             return False
-        if isinstance(self._jobs[0], GenerateJob):
+        first = self._jobs[0]
+        if isinstance(first, GenerateJob):
             return self._engine is None or self._engine.has_room
-        return not self._is_live
+        return first.between_steps or not self._is_live
 
     def _admit(self, job: GenerateJob) -> None:
         try:
             if self._engine is None:
                 raise ModelNotLoaded
-            self._engine.admit(job.request, job.outlet, job.cancelled)
+            self._engine.admit(job.request, job.outlet, job.cancelled, job.arrived_ns)
             self._publish(slots=self._slots())
         except RunnerError as error:
+            self.totals.ended("refused")
             job.outlet.emit(Failed(str(error), error.status))
         except Exception as error:  # rule 5
             log.exception("Completion failed")
+            self.totals.ended("error")
             job.outlet.emit(Failed(explain(error)))
 
     def _advance(self, engine: Engine) -> None:
@@ -274,12 +301,12 @@ class Worker:
     def _run_call(self, job: CallJob) -> None:
         if not job.result.set_running_or_notify_cancel():
             return
-        error = _trouble(job.call)
+        outcome = _outcome(job.call)
         self._housekeep()  # first, so that whoever has the result reads a status that knows of it
-        if error is None:
-            job.result.set_result(None)
+        if isinstance(outcome, RunnerError):
+            job.result.set_exception(outcome)
         else:
-            job.result.set_exception(error)
+            job.result.set_result(outcome)
 
     def _load(self, reference: str) -> None:
         try:
@@ -299,7 +326,9 @@ class Worker:
 
     def _take(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
-        self._engine = Engine(loaded, self._housekeep, rows_attention(), packs=device.packs_prompts())
+        self._engine = Engine(
+            loaded, self._housekeep, rows_attention(), packs=device.packs_prompts(), totals=self.totals
+        )
         loaded.grammars.prepare_ahead()
         self._publish(
             ready=True, model=loaded.name, context_length=loaded.context_length, slots=self._slots()
@@ -308,6 +337,11 @@ class Worker:
     def _unload(self) -> None:
         self._loaded = self._engine = None
         self._publish(ready=False, model="", context_length=0, progress=0, slots=())
+
+    def _empty_cache(self) -> tuple[SlotStatus, ...]:
+        emptied = [] if self._engine is None else self._engine.empty()
+        memory.release_buffers()
+        return tuple(SlotStatus(*held) for held in emptied)
 
     def _housekeep(self) -> None:
         memory.tidy_up()
@@ -321,7 +355,7 @@ class Worker:
 
     def _slots(self) -> tuple[SlotStatus, ...]:
         held = [] if self._loaded is None else self._loaded.slots.held()
-        return tuple(SlotStatus(busy, tokens) for busy, tokens in held)
+        return tuple(SlotStatus(*one) for one in held)
 
     def _publish(self, **changes: object) -> None:
         self._status = replace(self._status, **changes)  # type: ignore[arg-type]  # names checked by replace
@@ -334,17 +368,16 @@ def _refuse(job: Job, error: RunnerError) -> None:
         job.result.set_exception(error)
 
 
-def _trouble(call: Callable[[], None]) -> RunnerError | None:
-    """What comes out of a call, without the frames and causes that would keep arrays alive."""
+def _outcome(call: Callable[[], object]) -> object:
+    """What a call returns, or its RunnerError without the frames and causes that would keep arrays alive."""
     try:
-        call()
+        return call()
     except RunnerError as error:
         error.__traceback__ = error.__context__ = error.__cause__ = None
         return error
     except Exception as error:  # rule 5
         log.exception("Job failed")
         return RunnerError(explain(error))
-    return None
 
 
 def explain(error: Exception) -> str:

@@ -22,6 +22,7 @@ DEV_ONLY = (
     "hypothesis",
     "pytest",
     "jinja2",
+    "prometheus_client",
 )
 
 
@@ -67,7 +68,9 @@ BELOW = {
     "layers": {"cache", "config", "errors", "kernels", "quantization"},
     "models": {"cache", "config", "errors", "layers"},
     "loading": {"cache", "errors", "grammar", "layers", "machine", "models", "quantization", "store", "text"},
-    "generation": {"cache", "errors", "grammar", "kernels", "loading", "machine", "models", "text", "types"},
+    "generation": {
+        *("cache", "errors", "grammar", "kernels", "loading", "machine", "models", "text", "totals", "types"),
+    },
 }
 """A room of runner/ -> the rooms that it may import, beside itself."""
 

@@ -12,10 +12,22 @@ Knows nothing about requests or sockets.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from runner.types import Chunk, Done, Event, Failed, Status, TokenLogprob, Usage
+from runner.totals import Totals
+from runner.types import (
+    NS_PER_S,
+    Chunk,
+    Done,
+    Event,
+    Failed,
+    Progress,
+    SlotStatus,
+    Status,
+    TokenLogprob,
+    Usage,
+)
 
 MAX_LINE = 60_000  # bytes; a host's scanner gives up at 65,536
 MAX_TEXT = 8_000  # characters; each may become six bytes
@@ -43,6 +55,8 @@ class Records:
             case Chunk():
                 is_plain = not event.logprobs and len(event.text) <= MAX_TEXT
                 return (self._plain(event),) if is_plain else self._chunk(event)
+            case Progress():
+                return (_line(progress(event)),)
             case Done():
                 return (_line(self.final("", event)),)
             case Failed():
@@ -87,6 +101,36 @@ class Records:
         while logprobs:
             fitting, logprobs = _as_many_as_fit(logprobs)
             yield _line({"content": "", "done": False, "token": event.token, **extra, "Logprobs": fitting})
+
+
+def progress(event: Progress) -> dict[str, Any]:
+    """A record without text. The names inside, and milliseconds, are what clients of llama-server know."""
+    prompt = {
+        "total": event.total_tokens,
+        "cache": event.cached_tokens,
+        "processed": event.processed_tokens,
+        "time_ms": event.ns * 1000 // NS_PER_S,
+    }
+    return {"content": "", "done": False, "prompt_progress": prompt}
+
+
+def cache_record(status: Status, totals: Totals) -> dict[str, Any]:
+    """What the slots hold, and how many requests found something in one, or nothing."""
+    return {
+        **_held(status.slots),
+        "hits": totals.hits,
+        "misses": totals.misses,
+        "slots": [{"busy": slot.busy, "tokens": slot.tokens, "bytes": slot.bytes} for slot in status.slots],
+    }
+
+
+def emptied_record(emptied: Sequence[SlotStatus], status: Status) -> dict[str, Any]:
+    """What was forgotten, and how many slots were not, since requests have them."""
+    return {"emptied": len(emptied), **_held(emptied), "busy": sum(slot.busy for slot in status.slots)}
+
+
+def _held(slots: Sequence[SlotStatus]) -> dict[str, int]:
+    return {"tokens": sum(slot.tokens for slot in slots), "bytes": sum(slot.bytes for slot in slots)}
 
 
 def status_record(status: Status) -> dict[str, Any]:

@@ -94,7 +94,9 @@ class Options(Body):
 
 
 class CompletionBody(Body):
-    """POST /completion. `stream` is ours: false answers one JSON object."""
+    """POST /completion. `stream` is ours: false answers one JSON object. So is `return_progress`: how much of the
+    prompt is fed, in records before the first text.
+    """
 
     prompt: Str = ""
     options: Options = Options()
@@ -104,6 +106,7 @@ class CompletionBody(Body):
     top_logprobs: Int = Field(0, validation_alias=AliasChoices("toplogprobs", "top_logprobs"))
     metrics: Bool = Field(False, validation_alias="includeintermediatemetrics")
     stream: Bool = True
+    return_progress: Bool = False
     hosted: bool = False  # sent by a newer host; never read from the body
 
     def to_request(self) -> GenerateRequest:
@@ -121,6 +124,7 @@ class CompletionBody(Body):
             top_logprobs=_top_logprobs(self.top_logprobs),
             grammar=grammar,
             context_length=self._context_length(),
+            progress=self.return_progress and self.stream,
         )
 
     def _context_length(self) -> int | None:

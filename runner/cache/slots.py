@@ -40,6 +40,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import NamedTuple
 
 from runner.cache.memory import Memory
 from runner.machine.levels import TRACE
@@ -55,6 +56,14 @@ class Match:
 
     slot: int
     matched: int
+
+
+class Held(NamedTuple):
+    """What a slot holds. busy: a request has it. nbytes: reserved room included."""
+
+    busy: bool
+    tokens: int
+    nbytes: int
 
 
 class _State(Enum):
@@ -90,12 +99,9 @@ class Slots:
         """Whether a request can have a slot now."""
         return any(slot.state is _State.FREE for slot in self._slots)
 
-    def held(self) -> list[tuple[bool, int]]:
-        """Of each slot whether a request has it, and how many tokens it holds."""
-        return [
-            (slot.state is not _State.FREE, len(slot.tokens) if slot.state is _State.FREE else _fed(slot))
-            for slot in self._slots
-        ]
+    def held(self) -> list[Held]:
+        """What each slot holds."""
+        return [_held(slot) for slot in self._slots]
 
     def tokens(self, number: int) -> list[int]:
         """The tokens whose keys and values a slot holds."""
@@ -151,6 +157,13 @@ class Slots:
         slot = self._slots[number]
         slot.state, slot.tokens, slot.memory = _State.FREE, [], None
 
+    def empty(self) -> list[Held]:
+        """Forget what free slots hold; what that was."""
+        emptied = [(number, _held(slot)) for number, slot in self._free() if slot.memory is not None]
+        for number, _ in emptied:
+            self.drop(number)
+        return [held for _, held in emptied]
+
     @property
     def nbytes(self) -> int:
         """Bytes of all storages, reserved room included."""
@@ -166,8 +179,12 @@ class Slots:
         return min(common_prefix(slot.tokens, prompt), len(prompt) - 1)
 
 
-def _fed(slot: _Slot) -> int:
-    return slot.memory.offset if slot.memory is not None and slot.state is _State.BEGUN else 0
+def _held(slot: _Slot) -> Held:
+    memory = slot.memory
+    if memory is None:
+        return Held(slot.state is not _State.FREE, 0, 0)
+    tokens = memory.offset if slot.state is _State.BEGUN else len(slot.tokens)
+    return Held(slot.state is not _State.FREE, tokens, memory.nbytes)
 
 
 def _log_match(matched: int, shared: int, total: int) -> None:

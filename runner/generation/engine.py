@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from runner.cache.slots import Held
 from runner.errors import EmptyPrompt, RunnerError
 from runner.generation.generation import End, Generation, context_of, token_limit
 from runner.generation.meter import Meter
@@ -24,6 +25,7 @@ from runner.generation.step import Logits, Pending, Stepper, Wanted
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
 from runner.text.output import Output
+from runner.totals import Totals
 from runner.types import Cancelled, Failed, GenerateRequest, Outlet, Started
 
 RELEASE_EVERY = 256  # generated tokens between two returns of unused buffers
@@ -39,12 +41,15 @@ class Engine:
         at_once: AtOnce | None = None,
         *,
         packs: bool = True,
+        totals: Totals | None = None,
     ) -> None:
         """housekeep: called between prefill chunks, now and then while decoding, and after each end; it may return
         unused buffers. at_once: see `Stepper`. packs: whether chunks of prompts may go with others.
+        totals: where requests are counted.
         """
         self._loaded = loaded
         self._housekeep = housekeep
+        self._totals = totals or Totals()
         self._scheduler = Scheduler(loaded.prefill_chunk, packs=packs and loaded.slots.may_pack)
         self._stepper = Stepper(loaded.model, loaded.slots, at_once, packs=packs)
         self._unread: list[tuple[Generation, Pending]] = []  # draws that were begun
@@ -61,9 +66,13 @@ class Engine:
         """Whether another request can be admitted."""
         return self._loaded.slots.is_free
 
-    def admit(self, request: GenerateRequest, outlet: Outlet, cancelled: Cancelled) -> None:
-        """Begin a request. Raises RunnerError, before anything was emitted, for a bad one."""
-        loaded, meter = self._loaded, Meter()
+    def admit(
+        self, request: GenerateRequest, outlet: Outlet, cancelled: Cancelled, arrived_ns: int | None = None
+    ) -> None:
+        """Begin a request. Raises RunnerError, before anything was emitted, for a bad one. arrived_ns: when it was
+        queued.
+        """
+        loaded, meter = self._loaded, Meter(self._totals, arrived_ns)
         if not request.prompt:
             raise EmptyPrompt
         prompt = loaded.tokenizer.encode(request.prompt)
@@ -81,6 +90,7 @@ class Engine:
         outlet.emit(Started(len(prompt)))
         match = loaded.slots.match(prompt)
         loaded.slots.take(match.slot)
+        self._totals.matched(match.matched)
         self._scheduler.rows.append(
             Generation(
                 prompt=prompt,
@@ -97,8 +107,10 @@ class Engine:
                 slot=match.slot,
                 matched=match.matched,
                 tail=loaded.slots.tail,
+                progress=request.progress,
             )
         )
+        self._scheduler.rows[-1].report()
 
     def advance(self) -> bool:
         """One step of every row that can go; False if none could."""
@@ -127,6 +139,9 @@ class Engine:
         _flush(bound)
         if feeds:
             self._stepper.wait()
+            for row, one in zip(rows, plan.rows, strict=True):
+                if not one.logits:
+                    row.report()
             self._scheduler.took(time.monotonic() - started)
             self._housekeep()
         return bool(self._stepping)
@@ -142,6 +157,12 @@ class Engine:
         self._stepping = []
         for row in list(self._scheduler.rows):
             self._end(row, "cancelled")
+
+    def empty(self) -> list[Held]:
+        """Forget what slots hold that no request has; what that was."""
+        if not self.is_live:
+            self._stepper.part()
+        return self._loaded.slots.empty()
 
     def _draw_bound(self, row: Generation, logits: Logits) -> None:
         """Draw what the grammar allows behind the tokens that were read, or take what it makes certain."""
@@ -179,6 +200,7 @@ class Engine:
     def _fail(self, row: Generation, failed: Failed) -> None:
         self._loaded.slots.drop(row.slot)
         self._leave(row)
+        row.meter.ended("error")
         row.outlet.emit(failed)
 
     def _leave(self, row: Generation) -> None:

@@ -21,7 +21,7 @@ from runner.generation.meter import Meter, rate
 from runner.generation.sampling import Drawn, Sampler
 from runner.machine.levels import TRACE
 from runner.text.output import Output
-from runner.types import Cancelled, Chunk, Done, Failed, Outlet
+from runner.types import Cancelled, Chunk, Done, Failed, Outlet, Progress
 
 if TYPE_CHECKING:  # llguidance is imported by the first grammar
     from runner.grammar.matcher import Matcher
@@ -57,9 +57,11 @@ class Generation:
         slot: int,
         matched: int,
         tail: int,
+        progress: bool = False,
     ) -> None:
         """limit: tokens that may be generated, at least one. tail: prompt tokens to feed with the first draw.
-        forcing: whether tokens that the grammar makes certain come without a draw.
+        forcing: whether tokens that the grammar makes certain come without a draw. progress: whether to tell how
+        much of the prompt is fed.
         """
         self.prompt = prompt
         self.limit = limit
@@ -75,6 +77,7 @@ class Generation:
         self.generated: list[int] = []
         self.matcher = matcher
         self._forcing = forcing
+        self._progress = progress
         self._unfed: tuple[int, ...] = ()
         self._eos_ids = eos_ids
         self._output = output
@@ -100,9 +103,17 @@ class Generation:
         """Whether another token may be drawn."""
         return self.drawn < self.limit
 
+    def report(self) -> None:
+        """What was fed is computed: say so to who asked for it."""
+        if self._progress:
+            usage = self.meter.usage()
+            self.outlet.emit(Progress(len(self.prompt), self.matched, self.fed, usage.prompt_ns))
+
     def feed(self, drawn: Drawn) -> End | None:
         """Take a token that was read from the device; the end that it means, None to go on."""
         self.meter.token_read()
+        if not self.generated:
+            self.report()
         self.generated.append(drawn.token)
         if self.matcher is not None:
             self.matcher.accept(drawn.token)
@@ -110,7 +121,7 @@ class Generation:
             log.log(TRACE, "Token", extra={"slot": self.slot, "id": drawn.token})
         if drawn.token in self._eos_ids:
             return "stop"
-        self.meter.generated += 1
+        self.meter.token_generated()
         text, logprobs = self._output.feed(drawn.token, drawn.logprob, drawn.top)
         if text:
             self.outlet.emit(Chunk(text, drawn.token, self.meter.usage(), logprobs))
@@ -139,6 +150,7 @@ class Generation:
         """Send what was held back, then the one end. The slot is given by now: a client may leave on Done."""
         usage = self.meter.usage()
         if end == "cancelled":
+            self.meter.ended(end)
             self.outlet.emit(Failed("request cancelled", 499))
         else:
             text, logprobs = self._output.flush()
@@ -146,6 +158,7 @@ class Generation:
                 end = "stop"
             if text or logprobs:
                 self.outlet.emit(Chunk(text, self.generated[-1], usage, logprobs))
+            self.meter.ended(end)
             self.outlet.emit(Done(end, usage))
         log.info(
             "Completion finished",

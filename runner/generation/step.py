@@ -147,6 +147,11 @@ class Stepper:
         """The slot's request is over."""
         self._drawn.pop(slot, None)
 
+    def part(self) -> None:
+        """Nobody decodes: let go of the memories of the last step."""
+        self._company.part()
+        self._packed = {}
+
     def fail(self) -> None:
         """A step did not come to its end; its requests are over."""
         self._company.dissolve()

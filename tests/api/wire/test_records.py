@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.wire.records import Records, counters, status_record
-from runner.types import Chunk, Done, Event, Failed, Status, TokenLogprob, Usage
+from runner.types import Chunk, Done, Event, Failed, Progress, Status, TokenLogprob, Usage
 
 USAGE = Usage(
     prompt_tokens=7, cached_tokens=3, prompt_ns=1_500_000, generated_tokens=5, generate_ns=2_000_000
@@ -28,6 +28,12 @@ def records(event: Event, metrics: bool = False) -> list[dict[str, Any]]:
 
 def test_a_chunk_has_text_and_the_seeds_own_token() -> None:
     assert records(Chunk("hi", 42, USAGE)) == [{"content": "hi", "done": False, "token": 42}]
+
+
+def test_progress_has_no_text_and_the_names_that_clients_know() -> None:
+    (record,) = records(Progress(237, 230, 235, 181_999_999), metrics=True)
+    prompt = {"total": 237, "cache": 230, "processed": 235, "time_ms": 181}
+    assert record == {"content": "", "done": False, "prompt_progress": prompt}
 
 
 def test_counters_travel_on_chunks_only_where_asked_for() -> None:

@@ -174,6 +174,13 @@ def test_nobody_can_say_that_he_is_a_host_but_by_its_spelling() -> None:
     assert asked(body).context_length == 4096
 
 
+def test_progress_is_for_those_who_ask_and_read_a_stream() -> None:
+    assert asked({"prompt": "p", "return_progress": True}).progress
+    assert not asked({"prompt": "p", "return_progress": True, "stream": False}).progress
+    assert not asked({"prompt": "p"}).progress
+    assert not asked({"Prompt": "p", "Options": {}}).progress
+
+
 def test_a_hosts_num_ctx_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     _said.discard("num_ctx")
     with caplog.at_level(logging.INFO):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from runner.cache.base import LayerMemory
-from runner.cache.slots import Slots
+from runner.cache.slots import Held, Slots
 from runner.cache.span import Span
 from runner.errors import RunnerError
 from runner.generation.alone import complete
@@ -21,7 +21,17 @@ from runner.grammar.compiler import Grammars
 from runner.grammar.matcher import Matcher
 from runner.kernels.rows_attention import PLAIN, AtOnce
 from runner.loading.loaded_model import LoadedModel
-from runner.types import Chunk, Done, Event, Failed, GenerateRequest, Grammar, SamplingOptions, Started
+from runner.types import (
+    Chunk,
+    Done,
+    Event,
+    Failed,
+    GenerateRequest,
+    Grammar,
+    Progress,
+    SamplingOptions,
+    Started,
+)
 from tests.parts import tiny
 from tests.parts.failing import FailingModel
 from tests.parts.fakes import text_of, tokenizer
@@ -56,6 +66,7 @@ REQUESTS: st.SearchStrategy[Coming] = st.tuples(
         ),
         stop=st.sampled_from([(), (), (), ("a",)]),
         logprobs=st.booleans(),
+        progress=st.booleans(),
         grammar=st.sampled_from(GRAMMARS),
     ),
 )
@@ -209,6 +220,15 @@ class AnyCompany(RuleBasedStateMachine):
         self.model.fail_in = None
         assert not any(client.has_ended for client in resting)
 
+    @rule(steps=STEPS)
+    def empty(self, steps: int) -> None:
+        """Between two steps; whoever has a slot keeps what it holds."""
+        before = self.slots.held()
+        emptied = self.engine.empty()
+        assert emptied == [slot for slot in before if not slot.busy and slot.nbytes]
+        assert self.slots.held() == [slot if slot.busy else Held(False, 0, 0) for slot in before]
+        self.step(steps)
+
     def teardown(self) -> None:
         """Nobody waits for those who rest; when they read on, they get the rest."""
         if not hasattr(self, "engine"):
@@ -240,7 +260,7 @@ class AnyCompany(RuleBasedStateMachine):
         self.live = [client for client in self.live if not client.has_ended]
         for client in self.live:
             assert client.rests_with in (None, len(client.events))
-        assert [busy for busy, _ in self.slots.held()].count(True) == len(self.live)
+        assert [slot.busy for slot in self.slots.held()].count(True) == len(self.live)
         if ended:
             for number in range(SLOTS):
                 self.check(number)
@@ -248,7 +268,16 @@ class AnyCompany(RuleBasedStateMachine):
     def compare(self, client: Client) -> None:
         first, *middle, last = client.events
         assert isinstance(first, Started)
-        assert all(isinstance(event, Chunk) for event in middle)
+        told = [event for event in middle if isinstance(event, Progress)]
+        assert bool(told) == client.asked.progress
+        assert middle[: len(told)] == told
+        chunks = middle[len(told) :]
+        assert all(isinstance(event, Chunk) for event in chunks)
+        processed = [event.processed_tokens for event in told]
+        assert processed == sorted(processed)
+        if told:
+            assert processed[0] == told[0].cached_tokens
+            assert not chunks or processed[-1] == told[-1].total_tokens == len(client.asked.prompt)
         expected = alone(self.kind, client.asked)
         if last == Failed("injected") or (client.left and last == Failed("request cancelled", 499)):
             assert text_of(expected).startswith(text_of(client.events))

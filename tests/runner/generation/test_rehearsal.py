@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.cache.slots import Slots
+from runner.cache.slots import Held, Slots
 from runner.generation.alone import complete
 from runner.generation.rehearsal import rehearse
 from runner.kernels.rows_attention import PLAIN, AtOnce
@@ -22,5 +22,5 @@ def test_answers_behind_a_rehearsal_are_those_without(tiny_model: Path, at_once:
     expected = text_of(complete(model, request("hello", max_tokens=8)))
     fresh = replace(model, slots=Slots(model.model.make_memory, 3))
     rehearse(fresh, at_once)
-    assert fresh.slots.held() == [(False, 0)] * 3
+    assert fresh.slots.held() == [Held(False, 0, 0)] * 3
     assert text_of(complete(fresh, request("hello", max_tokens=8))) == expected

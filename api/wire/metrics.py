@@ -4,8 +4,8 @@
     # TYPE name counter | gauge | histogram
     name{label="value"} number
 
-The library of Prometheus would lock and look up labels for each number that is added, in the step of every token.
-What it would be used for here is this file, so the tests have it instead, and read with it what is written here.
+The library of Prometheus takes a lock for each number that is added, and numbers are added for every token. All
+that it would spare us is this file. So the tests have it instead, and read with it what is written here.
 
 Knows nothing about routes or who counts.
 """

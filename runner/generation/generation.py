@@ -183,8 +183,8 @@ def token_limit(prompt_tokens: int, max_tokens: int | None, context: Context) ->
     return room if max_tokens is None else min(max_tokens, room)
 
 
-def context_of(models: int, loaded: int, asked: int | None) -> Context:
-    """The least of what the model can, what was allowed when it was loaded, and what the request asks for."""
-    if asked is not None and asked < loaded:
+def context_of(possible: int, allowed: int, asked: int | None) -> Context:
+    """The least of what the model can, what is allowed since it was loaded, and what the request asks for."""
+    if asked is not None and asked < allowed:
         return Context(asked, "num_ctx")
-    return Context(loaded, "--context-length or OLLAMA_CONTEXT_LENGTH" if loaded < models else "")
+    return Context(allowed, "--context-length or OLLAMA_CONTEXT_LENGTH" if allowed < possible else "")

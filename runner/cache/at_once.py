@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from runner.cache.lanes import Lane, LayerLanes
 from runner.cache.span import Span
-from runner.kernels.rows_attention import LANE, Query, RowsAttention
+from runner.kernels.rows_attention import LANE, Heads, Joint, Query, RowsAttention
 
 
 class Steps:
@@ -38,8 +38,8 @@ class Steps:
 class RowsAtOnce:
     """The storages of one layer: Attending, in one operation."""
 
-    def __init__(self, attend: RowsAttention, lanes: LayerLanes, steps: Steps) -> None:
-        self._attend = attend
+    def __init__(self, attention: RowsAttention, lanes: LayerLanes, steps: Steps) -> None:
+        self._attention = attention
         self._lanes = lanes
         self._steps = steps
 
@@ -53,9 +53,24 @@ class RowsAtOnce:
         scale: float,
         sinks: mx.array | None = None,
     ) -> mx.array:
-        self._lanes.write(self._steps.places, keys, values)
-        return self.look(queries, span, scale=scale, sinks=sinks)
+        heads, widths = queries.shape[1], (keys.shape[-1], values.shape[-1])
+        lanes = self._lanes.ready(heads, keys.shape[1], *widths, keys.dtype)
+        query = Query(queries, self._steps.places, scale, sinks, self._steps.longest, (keys, values))
+        return self._marked(self._attention.attend(query, lanes))
+
+    def attend_joint(self, joined: mx.array, heads: Heads, *, scale: float) -> mx.array:
+        """The same where queries, keys and values come joined, neither normed nor turned: [B,1,(H+2K)*D] ->
+        [B,1,H*D].
+        """
+        width = joined.shape[-1] // (heads.heads + 2 * heads.kv_heads)
+        lanes = self._lanes.ready(heads.heads, heads.kv_heads, width, width, joined.dtype)
+        joint = Joint(joined, heads, self._steps.places, scale, self._steps.longest)
+        return self._marked(self._attention.attend_joint(joint, lanes))
 
     def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
         query = Query(queries, self._steps.places, scale, sinks, self._steps.longest)
-        return self._attend(query, self._lanes.lanes)
+        return self._attention.attend(query, self._lanes.lanes)
+
+    def _marked(self, found: mx.array) -> mx.array:
+        self._lanes.mark = found
+        return found

@@ -31,6 +31,13 @@ class Company:
         self._rows: Mapping[int, Memory] = {}
         self._together: Together | None = None
 
+    def takes(self, rows: Mapping[int, Memory]) -> bool:
+        """Whether these rows go together; one alone does where all its attention goes at once."""
+        if len(rows) != 1 or self._at_once is None:
+            return len(rows) > 1
+        (memory,) = rows.values()
+        return memory.holds_only(self._lanes_for(memory))
+
     def of(self, rows: Mapping[int, Memory]) -> Together:
         """The memories of these rows as one. Who was there the last time and is not now settles."""
         if self._together is None or not self._together.goes_on(rows):

@@ -42,28 +42,29 @@ class LayerLanes:
     def __init__(self, count: int) -> None:
         self._count = count
         self._lanes: Lanes | None = None
+        self.mark = mx.array(0)  # what the last step found
 
-    def write(self, places: mx.array, keys: mx.array, values: mx.array) -> None:
-        """Put one position of each row [B,K,1,D] where `places` [B] say."""
-        lanes = self._lanes
-        if lanes is None:
-            _, heads, _, width = keys.shape
+    def ready(self, heads: int, kv_heads: int, width: int, value_width: int, dtype: mx.Dtype) -> Lanes:
+        """The arrays, made when they are first wanted."""
+        if self._lanes is None:
             rows = self._count * LANE
-            lanes = self._lanes = Lanes(
-                mx.zeros((rows, heads, width), keys.dtype),
-                mx.zeros((rows, heads, values.shape[-1]), values.dtype),
+            self._lanes = Lanes(
+                mx.zeros((rows, kv_heads, width), dtype),
+                mx.zeros((rows, kv_heads, value_width), dtype),
+                mx.zeros(self._count * heads, mx.int32),
             )
-        lanes.keys[places] = keys.squeeze(2)
-        lanes.values[places] = values.squeeze(2)
+        return self._lanes
 
     @property
     def lanes(self) -> Lanes:
-        """What was written last."""
         assert self._lanes is not None
         return self._lanes
 
     def read(self, lane: Lane) -> tuple[mx.array, mx.array]:
         """The positions that stand in a lane, oldest first: keys and values [1,K,used,D]."""
+        mx.eval(self.mark)
         first = lane.number * LANE
-        keys, values = (array[first : first + lane.used] for array in self.lanes)
-        return keys.transpose(1, 0, 2)[None], values.transpose(1, 0, 2)[None]
+        keys, values, _ = self.lanes
+        return tuple(  # type: ignore[return-value]  # two of them
+            array[first : first + lane.used].transpose(1, 0, 2)[None] for array in (keys, values)
+        )

@@ -47,9 +47,11 @@ def rehearse(loaded: LoadedModel, at_once: AtOnce | None) -> None:
         mx.eval(hidden)
     _draw(loaded, model.logits(hidden[:, -1:, :])[:, 0, :])
     company = Company(count, at_once)
-    for size in sizes(count) if loaded.slots.may_join else ():
+    for size in (1, *sizes(count)) if loaded.slots.may_join else ():
         rows = {number: memories[number] for number in range(size)}
         for _ in range(2):
+            if not company.takes(rows):
+                break
             together = company.of(rows)
             hidden = model(mx.zeros((size, 1), mx.int32), together.span(), together)
             _draw(loaded, model.logits(hidden)[:, 0, :])

@@ -95,7 +95,7 @@ class Stepper:
             chunks = []
         memories |= {row.slot: self._memory(row) for row in chunks}
         logits: dict[int, Logits] = {}
-        if chunks or len(joint) > 1:
+        if chunks or self._company.takes({row.slot: memories[row.slot] for row in joint}):
             logits = self._together(joint, chunks, memories)
         if not logits:
             self._company.part()

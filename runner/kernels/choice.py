@@ -12,6 +12,8 @@ from runner.kernels import rotation as rotations
 from runner.kernels.activations import CPU, PLAIN, Activations
 from runner.kernels.attention import Attention
 from runner.kernels.attention_cuda import on_cuda
+from runner.kernels.product import Products
+from runner.kernels.product_cuda import CUDA as CUDA_PRODUCTS
 from runner.kernels.rotation import Rotation, Turning
 from runner.kernels.rows_attention import AtOnce
 from runner.kernels.rows_attention_cuda import CUDA
@@ -27,6 +29,11 @@ def attention() -> Attention:
     """How the queries of one row attend."""
     forms: dict[device.Kind, Attention] = {"cpu": one_row.on_cpu, "cuda": on_cuda}
     return forms.get(device.kind(), mx.fast.scaled_dot_product_attention)
+
+
+def products() -> Products | None:
+    """How few positions are multiplied with a weight, with what stands around it; None: by MLX's own operations."""
+    return CUDA_PRODUCTS if device.kind() == "cuda" else None
 
 
 def rotation(turning: Turning) -> Rotation:

@@ -79,11 +79,7 @@ class OnCpu:
         self._turning = turning
         self._plain = Plain(turning)
         self._partners = mx.array(_partners(turning), mx.float32)  # [D,D]
-        half = turning.dims // 2
-        if turning.periods:
-            self._speeds = mx.reciprocal(mx.array(turning.periods, mx.float32))  # [dims/2]
-        else:  # in MLX's order of operations: a last bit is much at a far position
-            self._speeds = mx.exp(mx.arange(0, -half, -1, mx.float32) * (math.log(turning.base) / half))
+        self._speeds = speeds(turning)
         mx.eval(self._speeds)  # or only the thread that loads a model could use it
 
     def at(self, starts: mx.array, length: int) -> Positions:
@@ -108,6 +104,15 @@ class OnCpu:
         )
         still = mx.full((*pairs.shape[:-1], turning.width - turning.dims), rest)
         return mx.concatenate([both, still], axis=-1)
+
+
+def speeds(turning: Turning) -> mx.array:
+    """Of each pair [dims/2] float32, unevaluated: 1 / period."""
+    half = turning.dims // 2
+    if turning.periods:
+        return mx.reciprocal(mx.array(turning.periods, mx.float32))
+    # In MLX's order of operations: a last bit is much at a far position.
+    return mx.exp(mx.arange(0, -half, -1, mx.float32) * (math.log(turning.base) / half))
 
 
 def _partners(turning: Turning) -> list[list[float]]:

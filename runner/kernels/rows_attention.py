@@ -8,6 +8,9 @@
                                lane belongs to the same row
     found [B,H,1,D]
 
+A position that is new is written to its place. It comes as keys and values [B,K,1,D], or joined with its queries as
+a projection left them, [B,1,(H+2K)*D]; then heads are normed and turned first.
+
 This is the plain form: it cuts, joins, and asks MLX row by row. `rows_attention_cuda.py` has the kernel.
 
 Knows nothing about storages, spans or requests.
@@ -19,6 +22,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
+
+from runner.kernels.rotation import Plain, Turning
 
 LANE = 64  # W
 
@@ -33,15 +38,16 @@ class Own(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """The lanes of one layer."""
+    """The lanes of one layer. waiting [N*H] int32: zeros between two steps; a kernel counts its blocks there."""
 
     keys: mx.array
     values: mx.array
+    waiting: mx.array
 
 
 class Query(NamedTuple):
     """What a layer asks in one step. sinks [H]: for each head the logit of looking at nothing. longest: positions
-    of the longest row, the new one included.
+    of the longest row, the new one included. new: its keys and values; None: they stand in their places.
     """
 
     queries: mx.array
@@ -49,10 +55,38 @@ class Query(NamedTuple):
     scale: float
     sinks: mx.array | None
     longest: int
+    new: tuple[mx.array, mx.array] | None = None
 
 
-RowsAttention = Callable[[Query, Lanes], mx.array]
-"""Made for some rows as they are, and of use until one of their own buffers changes."""
+class Heads(NamedTuple):
+    """What is done to heads before they attend: queries and keys are normed, where there are weights [D] for it,
+    and turned.
+    """
+
+    heads: int  # H
+    kv_heads: int  # K
+    turning: Turning
+    norms: tuple[mx.array, mx.array] | None = None
+    eps: float = 0.0
+
+
+class Joint(NamedTuple):
+    """What a layer asks in one step, queries, keys and values in one [B,1,(H+2K)*D]. The rest as in `Query`."""
+
+    joined: mx.array
+    heads: Heads
+    places: mx.array
+    scale: float
+    longest: int
+
+
+class RowsAttention(NamedTuple):
+    """Made for some rows as they are, and of use until one of their own buffers changes. Both write what is new."""
+
+    attend: Callable[[Query, Lanes], mx.array]
+    """[B,H,1,D]"""
+    attend_joint: Callable[[Joint, Lanes], mx.array]
+    """[B,1,H*D]"""
 
 
 class AtOnce(NamedTuple):
@@ -70,6 +104,10 @@ def plain(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
     """Row by row. It waits for the places."""
 
     def attend(query: Query, lanes: Lanes) -> mx.array:
+        if query.new is not None:
+            keys, values = query.new
+            lanes.keys[query.places] = keys.squeeze(2)
+            lanes.values[query.places] = values.squeeze(2)
         places: list[int] = query.places.tolist()  # type: ignore[assignment]  # typed as object
         parts = zip(rows, places, apart(query.queries), strict=True)
         return mx.concatenate(
@@ -86,7 +124,26 @@ def plain(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
             ]
         )
 
-    return attend
+    def attend_joint(joint: Joint, lanes: Lanes) -> mx.array:
+        places: list[int] = joint.places.tolist()  # type: ignore[assignment]  # typed as object
+        starts = mx.array([row.end + place % LANE for row, place in zip(rows, places, strict=True)])
+        queries, keys, values = heads_of(joint.joined, joint.heads, starts)
+        new = (keys, values)
+        found = attend(Query(queries, joint.places, joint.scale, None, joint.longest, new), lanes)
+        return found.reshape(found.shape[0], 1, -1)
+
+    return RowsAttention(attend, attend_joint)
+
+
+def heads_of(joined: mx.array, heads: Heads, starts: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """[B,1,(H+2K)*D], each row at its position -> queries [B,H,1,D], keys and values [B,K,1,D]."""
+    parts = joined.reshape(joined.shape[0], heads.heads + 2 * heads.kv_heads, 1, -1)
+    queries, keys, values = mx.split(parts, [heads.heads, heads.heads + heads.kv_heads], axis=1)
+    if heads.norms is not None:
+        queries = mx.fast.rms_norm(queries, heads.norms[0], heads.eps)
+        keys = mx.fast.rms_norm(keys, heads.norms[1], heads.eps)
+    turn = Plain(heads.turning)
+    return turn(queries, turn.at(starts, 1)), turn(keys, turn.at(starts, 1)), values
 
 
 def _shown(row: Own, own: mx.array, lanes: mx.array, place: int, window: int | None) -> mx.array:

@@ -3,44 +3,68 @@
 A block belongs to a row, a key/value head and a share of the row's positions. D/8 threads take one position
 together, 16 bytes of it each; the block's groups of threads stride over its share and keep their own running
 softmax (Milakov and Gimelshein 2018), for all query heads of that key/value head at once. At the end the groups are
-joined, and where the positions were split over blocks (Dao et al., flash-decoding, 2023), a second kernel joins the
-blocks. Everything between is float32.
+joined, and where the positions were split over blocks (Dao et al., flash-decoding, 2023), the block that is done
+last joins what all found. Everything between is float32.
+
+What is new is turned, used and written to its place in the lanes by the blocks that look at it. A kernel's inputs
+are not for writing, as MLX sees it: nothing else may read the lanes before this kernel is done (`cache/lanes.py`
+waits).
 
 Shapes: see `rows_attention.py`.
 """
 
-HEADER = """
+from __future__ import annotations
+
+HEADER = r"""
 struct alignas(16) Eight%(kind)s { %(type)s v[8]; };
+namespace rows_attention {
+// Relaxed, since the compiler moves plain loads down to where they are used, and then few are under way at once.
+template <typename Pack> __device__ inline Pack read(const void* from) {
+  Pack pack;
+  uint4* parts = (uint4*)&pack;
+  #pragma unroll
+  for (int i = 0; i < sizeof(Pack) / 16; i++)
+    asm volatile("ld.relaxed.gpu.global.v4.u32 {%%0, %%1, %%2, %%3}, [%%4];"
+                 : "=r"(parts[i].x), "=r"(parts[i].y), "=r"(parts[i].z), "=r"(parts[i].w)
+                 : "l"((const uint4*)from + i));
+  return pack;
+}
+}
 """
 
-ATTEND = """
+ATTEND = r"""
 constexpr int L = %(D)d / 8;              // threads of a position
-constexpr int GROUPS = %(THREADS)d / L;
+constexpr int GROUPS = %(threads)d / L;
 constexpr int AT_ONCE = 4;                // positions of a group under way
-constexpr int WARPS = %(THREADS)d / 32;
+constexpr int WARPS = %(threads)d / 32;
 constexpr int G = %(G)d;                  // query heads of this block
 using Pack = Eight%(kind)s;
+using rows_attention::read;
 
 const int split = blockIdx.x, splits = gridDim.x, row = blockIdx.z;
-const int first_head = blockIdx.y * G, kv_head = first_head / %(SHARED)d;
-const int thread = threadIdx.x, part = thread %% L, group = thread / L;
+const int first_head = blockIdx.y * G, kv_head = first_head / %(shared)d;
+const int thread = threadIdx.x, part = thread %% L, group = thread / L, d0 = part * 8;
 
 const %(type)s* own_keys = k0;
 const %(type)s* own_values = v0;
 switch (row) { %(cases)s }
 const int start = table[row * 3], end = table[row * 3 + 1], room = table[row * 3 + 2];
-const int place = places[row], lane = place - place %% %(LANE)d;
-const int total = end + place - lane + 1;
-const int oldest = %(WINDOW)d > 0 ? max(0, total - %(WINDOW)d) : 0;
-const int share = max(%(SHARE)d, (total - oldest + splits - 1) / splits);
+const int place = places[row], lane = place - place %% %(lane)d;
+const int total = end + place - lane + 1, newest = total - 1;
+const int oldest = %(window)d > 0 ? max(0, total - %(window)d) : 0;
+const int share = max(%(share)d, (total - oldest + splits - 1) / splits);
 const int low = oldest + split * share, high = min(total, low + share);
 
-float q[G][8], m[G], l[G], acc[G][8];
+float q[G][8], m[G], l[G], acc[G][8] = {};
+%(turn)s
+#pragma unroll
 for (int g = 0; g < G; g++) {
-  const Pack pack = *(const Pack*)(queries + ((size_t)row * %(H)d + first_head + g) * %(D)d + part * 8);
-  for (int e = 0; e < 8; e++) { q[g][e] = (float)pack.v[e] * %(scale)s; acc[g][e] = 0.f; }
+  %(query)s
+  #pragma unroll
+  for (int e = 0; e < 8; e++) q[g][e] *= %(scale)s;
   m[g] = -INFINITY; l[g] = 0.f;
 }
+%(new)s
 
 // All groups of a warp go round equally often, since they meet in its shuffles.
 for (int round = low; round < high; round += GROUPS * AT_ONCE) {
@@ -50,10 +74,12 @@ for (int round = low; round < high; round += GROUPS * AT_ONCE) {
   for (int u = 0; u < AT_ONCE; u++) {
     const int p = min(base + u * GROUPS, high - 1);
     const bool far = p < end;
-    const size_t at = far ? ((size_t)kv_head * room + (p - start)) * %(D)d + part * 8
-                          : ((size_t)(lane + p - end) * %(K)d + kv_head) * %(D)d + part * 8;
-    keys[u] = *(const Pack*)((far ? own_keys : lane_keys) + at);
-    values[u] = *(const Pack*)((far ? own_values : lane_values) + at);
+    const size_t at = far ? ((size_t)kv_head * room + (p - start)) * %(D)d + d0
+                          : ((size_t)(lane + p - end) * %(K)d + kv_head) * %(D)d + d0;
+    %(unless_new)s {
+      keys[u] = read<Pack>((far ? own_keys : lane_keys) + at);
+      values[u] = read<Pack>((far ? own_values : lane_values) + at);
+    }
   }
   float score[AT_ONCE][G];
   #pragma unroll
@@ -97,22 +123,25 @@ for (int round = low; round < high; round += GROUPS * AT_ONCE) {
 }
 
 __shared__ float all_m[WARPS][G], all_l[WARPS][G], all_acc[WARPS][G][%(D)d];
+__shared__ bool is_last;
 const int warp = thread / 32;
+#pragma unroll
 for (int g = 0; g < G; g++) {
   float most = m[g];
   for (int far = L; far < 32; far *= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, far));
   const float kept = m[g] == -INFINITY ? 0.f : exp2f(m[g] - most);
   l[g] *= kept;
   for (int far = L; far < 32; far *= 2) l[g] += __shfl_xor_sync(0xffffffff, l[g], far);
+  #pragma unroll
   for (int e = 0; e < 8; e++) {
     acc[g][e] *= kept;
     for (int far = L; far < 32; far *= 2) acc[g][e] += __shfl_xor_sync(0xffffffff, acc[g][e], far);
-    if (thread %% 32 < L) all_acc[warp][g][part * 8 + e] = acc[g][e];
+    if (thread %% 32 < L) all_acc[warp][g][d0 + e] = acc[g][e];
   }
   if (thread %% 32 == 0) { all_m[warp][g] = most; all_l[warp][g] = l[g]; }
 }
 __syncthreads();
-for (int i = thread; i < G * %(D)d; i += %(THREADS)d) {
+for (int i = thread; i < G * %(D)d; i += %(threads)d) {
   const int g = i / %(D)d, d = i %% %(D)d;
   const size_t head = (size_t)row * %(H)d + first_head + g;
   float most = -INFINITY, sum = 0.f, found = 0.f;
@@ -123,13 +152,36 @@ for (int i = thread; i < G * %(D)d; i += %(THREADS)d) {
     sum += kept * all_l[w][g];
     found += kept * all_acc[w][g][d];
   }
-  const size_t at = head * splits + split;
   if (splits == 1) {
     out[head * %(D)d + d] = (%(type)s)(found / sum);
   } else {
+    const size_t at = head * splits + split;
     share_found[at * %(D)d + d] = found;
     if (d == 0) { share_sums[at * 2] = most; share_sums[at * 2 + 1] = sum; }
   }
+}
+if (splits == 1) return;
+__threadfence();
+__syncthreads();
+int* const done = (int*)waiting + row * gridDim.y + blockIdx.y;
+if (thread == 0) is_last = atomicAdd(done, 1) == splits - 1;
+__syncthreads();
+if (!is_last) return;
+__threadfence();
+if (thread == 0) *done = 0;
+for (int i = thread; i < G * %(D)d; i += %(threads)d) {
+  const int g = i / %(D)d, d = i %% %(D)d;
+  const size_t head = (size_t)row * %(H)d + first_head + g;
+  float most = -INFINITY, sum = 0.f, found = 0.f;
+  for (int s = 0; s < splits; s++) most = fmaxf(most, __ldcg(share_sums + (head * splits + s) * 2));
+  %(sink)s
+  for (int s = 0; s < splits; s++) {
+    const float m = __ldcg(share_sums + (head * splits + s) * 2);
+    const float kept = m == -INFINITY ? 0.f : exp2f(m - most);
+    sum += kept * __ldcg(share_sums + (head * splits + s) * 2 + 1);
+    found += kept * __ldcg(share_found + (head * splits + s) * %(D)d + d);
+  }
+  out[head * %(D)d + d] = (%(type)s)(found / sum);
 }
 """
 SINK = """
@@ -138,18 +190,72 @@ SINK = """
   sum = exp2f(sink - most);
 """
 
-JOIN = """
-const int d = threadIdx.x, row = blockIdx.z, first_head = blockIdx.y, g = 0;
-const int splits = share_sums_shape[2];
-const size_t head = (size_t)row * %(H)d + first_head;
-float most = -INFINITY, sum = 0.f, found = 0.f;
-for (int s = 0; s < splits; s++) most = fmaxf(most, share_sums[(head * splits + s) * 2]);
-%(sink)s
-for (int s = 0; s < splits; s++) {
-  const float m = share_sums[(head * splits + s) * 2];
-  const float kept = m == -INFINITY ? 0.f : exp2f(m - most);
-  sum += kept * share_sums[(head * splits + s) * 2 + 1];
-  found += kept * share_found[(head * splits + s) * %(D)d + d];
-}
-out[head * %(D)d + d] = (%(type)s)(found / sum);
+# How a query comes, where it comes alone.
+QUERY = """
+  const Pack pack = *(const Pack*)(queries + ((size_t)row * %(H)d + first_head + g) * %(D)d + d0);
+  for (int e = 0; e < 8; e++) q[g][e] = (float)pack.v[e];
 """
+NEW = """
+  const size_t from = ((size_t)row * %(K)d + kv_head) * %(D)d + d0;
+  const Pack key = *(const Pack*)(new_keys + from), value = *(const Pack*)(new_values + from);
+"""
+
+# And where all heads come joined.
+TURN = """
+const %(type)s* mine = joined + (size_t)row * (%(H)d + 2 * %(K)d) * %(D)d;
+constexpr int HALF = %(dims)d / 2;
+float cosine[8], sine[8];
+#pragma unroll
+for (int e = 0; e < 8; e++) {
+  cosine[e] = 1.f; sine[e] = 0.f;
+  if (d0 < 2 * HALF) sincosf((float)newest * speeds[(d0 + e) %% HALF], &sine[e], &cosine[e]);
+  if (d0 < HALF) sine[e] = -sine[e];
+}
+const int partner = d0 < HALF ? d0 + HALF : d0 < 2 * HALF ? d0 - HALF : d0;
+auto turned = [&](int head, const %(type)s* norm, float (&to)[8]) {
+  const Pack one = *(const Pack*)(mine + head * %(D)d + d0), two = *(const Pack*)(mine + head * %(D)d + partner);
+  float a[8], b[8];
+  #pragma unroll
+  for (int e = 0; e < 8; e++) { a[e] = (float)one.v[e]; b[e] = (float)two.v[e]; }
+  %(head_norm)s
+  #pragma unroll
+  for (int e = 0; e < 8; e++) to[e] = a[e] * cosine[e] + b[e] * sine[e];
+};
+"""
+HEAD_NORM = """
+  float sum = 0.f;
+  #pragma unroll
+  for (int e = 0; e < 8; e++) sum += a[e] * a[e];
+  #pragma unroll
+  for (int far = L / 2; far > 0; far /= 2) sum += __shfl_xor_sync(0xffffffff, sum, far);
+  const float factor = rsqrtf(sum / %(D)d + %(eps)s);
+  #pragma unroll
+  for (int e = 0; e < 8; e++) {
+    a[e] *= factor * (float)norm[d0 + e];
+    b[e] *= factor * (float)norm[partner + e];
+  }
+"""
+JOINT_QUERY = "turned(first_head + g, %(query_norm)s, q[g]);"
+JOINT_NEW = """
+  float turned_key[8];
+  turned(%(H)d + kv_head, %(key_norm)s, turned_key);
+  Pack key;
+  #pragma unroll
+  for (int e = 0; e < 8; e++) key.v[e] = (%(type)s)turned_key[e];
+  const Pack value = *(const Pack*)(mine + (%(H)d + %(K)d + kv_head) * %(D)d + d0);
+"""
+# The first warp of a block whose share has the new position keeps it and writes it.
+WRITE = """
+__shared__ Pack new_key[L], new_value[L];
+if (low <= newest && newest < high && thread < 32) {
+  %(made)s
+  if (thread < L) {
+    new_key[part] = key; new_value[part] = value;
+    const size_t to = ((size_t)place * %(K)d + kv_head) * %(D)d + d0;
+    *(Pack*)((%(type)s*)lane_keys + to) = key;
+    *(Pack*)((%(type)s*)lane_values + to) = value;
+  }
+}
+__syncthreads();
+"""
+UNLESS_NEW = "if (p == newest) { keys[u] = new_key[part]; values[u] = new_value[part]; } else"

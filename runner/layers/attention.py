@@ -21,6 +21,8 @@ class Attention(Joinable):
     """Grouped-query attention with rotary positions: H/K query heads share a key/value head."""
 
     joins: ClassVar = {"qkv_proj": ("q_proj", "k_proj", "v_proj")}
+    head_norms: ClassVar[tuple[str, str] | None] = None
+    """The names of the norms of queries' and keys' heads, where there are some."""
 
     def __init__(
         self, config: DecoderConfig, layer: int, rope: Rope, *, qkv_bias: bool, o_bias: bool
@@ -46,11 +48,12 @@ class Attention(Joinable):
         """[B,L,E] -> queries [B,L,H,D], keys [B,L,K,D], values [B,L,K,D]."""
         batch, length, _ = x.shape
         queries, keys, values = self.outputs("qkv_proj", x)
-        return (
-            queries.reshape(batch, length, self.heads, -1),
-            keys.reshape(batch, length, self.kv_heads, -1),
-            values.reshape(batch, length, self.kv_heads, -1),
-        )
+        queries = queries.reshape(batch, length, self.heads, -1)
+        keys = keys.reshape(batch, length, self.kv_heads, -1)
+        if self.head_norms is not None:
+            query_norm, key_norm = self.head_norms
+            queries, keys = self[query_norm](queries), self[key_norm](keys)
+        return queries, keys, values.reshape(batch, length, self.kv_heads, -1)
 
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, span: Span, memory: LayerMemory
@@ -63,6 +66,21 @@ class Attention(Joinable):
         found = storage.attend(queries, keys, values, span, scale=self.scale, sinks=sinks)
         return found.transpose(0, 2, 1, 3)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is what this file says and nothing else."""
+        return all(getattr(type(self), name) is getattr(Attention, name) for name in WHAT_IT_DOES)
+
+    def head_norm_weights(self) -> tuple[tuple[mx.array, mx.array] | None, float]:
+        """The weights [D] of the head norms, and their epsilon."""
+        if self.head_norms is None:
+            return None, 0.0
+        query_norm, key_norm = (self[name] for name in self.head_norms)
+        return (query_norm.weight, key_norm.weight), query_norm.eps
+
     def sink_logits(self, dtype: mx.Dtype) -> mx.array | None:
         """For each head the logit of looking at nothing [H]; None where there is no such thing."""
         return None
+
+
+WHAT_IT_DOES = ("__call__", "project", "attend", "sink_logits")

@@ -15,11 +15,15 @@ from copy import copy
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 
+from runner.kernels import choice
+from runner.kernels.product import MOST, Around, Matrix, Product
 from runner.layers import nn
 from runner.layers.latent import HeadLinear
 from runner.layers.moe import ExpertLinear
 from runner.quantization.matrix import Packed
 from runner.quantization.settings import Quantization
+
+PARTS = ("weight", "scales", "biases")
 
 
 class PackedMatrix(nn.Module):
@@ -29,6 +33,8 @@ class PackedMatrix(nn.Module):
         super().__init__()
         self._settings: Quantization = packed.settings
         self._dtype = dtype
+        self._on_gpu = choice.products() is not None
+        self._few: Product | None = None  # made at first use: weights are assigned later
         for name, array in packed.tensors(dtype).items():
             setattr(self, name, array)
 
@@ -39,6 +45,24 @@ class PackedMatrix(nn.Module):
 
     def times(self, x: mx.array, *, transpose: bool = True) -> mx.array:
         """[..,W] -> [..,N], as a linear layer does; without `transpose` [..,N] -> [..,W]."""
+        if self._on_gpu and transpose:
+            return self._times_on_gpu(x)
+        return self._times_packed(x, transpose=transpose)
+
+    def _times_on_gpu(self, x: mx.array) -> mx.array:
+        """MLX's packed product reads the weights again for each few positions. So few go through a kernel of ours,
+        where there is one, and for many the weights become floats.
+        """
+        if x.size // x.shape[-1] > MOST:
+            return x @ self._dense().swapaxes(-1, -2)
+        if self._few is None:
+            products, matrix = choice.products(), matrix_of(self)
+            if products is None or matrix is None or x.dtype != self._dtype or not products.fits(matrix):
+                return self._times_packed(x)
+            self._few = products.make(matrix._replace(bias=None), Around())
+        return self._few(x.reshape(-1, 1, x.shape[-1]), None).reshape(*x.shape[:-1], -1)
+
+    def _times_packed(self, x: mx.array, *, transpose: bool = True) -> mx.array:
         settings = self._settings
         y = mx.quantized_matmul(
             x,
@@ -54,11 +78,18 @@ class PackedMatrix(nn.Module):
 
     def rows(self, ids: mx.array) -> mx.array:
         """[..] -> [..,W]."""
+        return self._floats({name: self[name][ids] for name in PARTS if name in self})
+
+    def _dense(self) -> mx.array:
+        """[N,W]."""
+        return self._floats({name: self[name] for name in PARTS if name in self})
+
+    def _floats(self, parts: Mapping[str, mx.array]) -> mx.array:
         settings = self._settings
         dense = mx.dequantize(
-            self["weight"][ids],
-            self["scales"][ids],
-            self["biases"][ids] if "biases" in self else None,
+            parts["weight"],
+            parts["scales"],
+            parts.get("biases"),
             group_size=settings.group_size,
             bits=settings.bits,
             mode=settings.mode,
@@ -82,6 +113,15 @@ class PackedLinear(PackedMatrix):
     def __call__(self, x: mx.array) -> mx.array:
         y = self.times(x)
         return y + self.bias if "bias" in self else y
+
+
+def matrix_of(layer: PackedMatrix) -> Matrix | None:
+    """Its parts as few positions are multiplied with; None for a kind that `Matrix` does not have."""
+    settings = layer._settings
+    if settings.mode != "affine":
+        return None
+    parts = layer["weight"], layer["scales"], layer["biases"]
+    return Matrix(*parts, settings.bits, settings.group_size, layer.get("bias"))
 
 
 def stacked(layers: Sequence[PackedLinear]) -> PackedLinear | None:

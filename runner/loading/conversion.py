@@ -19,6 +19,7 @@ from mlx.utils import tree_flatten
 
 from runner.errors import BadModelFiles
 from runner.layers import nn
+from runner.layers.fused import fuse
 from runner.layers.joined import join
 from runner.layers.packed import replace
 from runner.loading.policy import Decision, packed_or_dense
@@ -62,6 +63,13 @@ def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
 def join_layers(model: Model) -> None:
     """Make one of the layers that may be (`layers/joined.py`). Their weights are there by now."""
     join(_module(model))
+
+
+def fuse_layers(model: Model) -> None:
+    """Let rows that decode go through blocks in few operations, where the device has such (`layers/fused.py`)."""
+    blocks = fuse(_module(model))
+    if blocks:
+        log.info("Blocks fused", extra={"blocks": blocks})
 
 
 def _dense_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: mx.Dtype) -> int:

@@ -18,7 +18,7 @@ from runner import models
 from runner.cache.slots import Slots
 from runner.errors import BadModelFiles
 from runner.grammar.compiler import Grammars
-from runner.loading.conversion import converted, join_layers, parameter_shapes
+from runner.loading.conversion import converted, fuse_layers, join_layers, parameter_shapes
 from runner.loading.evaluation import Progress, evaluate
 from runner.loading.loaded_model import LoadedModel
 from runner.machine import device, memory
@@ -64,6 +64,7 @@ def load(
     tensors, size = len(weights), sum(array.nbytes for array in weights.values())
     weights.clear()  # nobody else may hold what is joined
     join_layers(model)
+    fuse_layers(model)
     memory.release_buffers()
     if before != [_fingerprint(file.path) for file in files.weights]:
         raise BadModelFiles("weight files changed while they were read; load the model again")

@@ -8,8 +8,7 @@ Knows nothing about files, tokens or requests.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import mlx.core as mx
+from typing import ClassVar
 
 from runner.config.decoder import DecoderConfig
 from runner.config.fields import Fields
@@ -50,15 +49,13 @@ def ignore_norms(fields: Fields) -> None:
 class NormedAttention(Attention):
     """Grouped-query attention over normed queries and keys."""
 
+    head_norms: ClassVar = ("q_norm", "k_norm")
+
     def __init__(self, config: Qwen3Config, layer: int, rope: Rope) -> None:
         bias = config.attention_bias
         super().__init__(config.decoder, layer, rope, qkv_bias=bias, o_bias=bias)
         self.q_norm = nn.RMSNorm(config.decoder.head_dim, config.decoder.rms_norm_eps)
         self.k_norm = nn.RMSNorm(config.decoder.head_dim, config.decoder.rms_norm_eps)
-
-    def project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        queries, keys, values = super().project(x)
-        return self.q_norm(queries), self.k_norm(keys), values
 
 
 def mlp(config: Qwen3Config) -> GatedMLP:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import mlx.core as mx
 import pytest
 
-from runner.kernels.rows_attention import LANE, PLAIN, Lanes, Own, Query
-from runner.kernels.rows_attention_cuda import CUDA
+from runner.kernels.rotation import Turning
+from runner.kernels.rows_attention import LANE, PLAIN, Heads, Joint, Lanes, Own, Query
+from runner.kernels.rows_attention_cuda import CUDA, turns
 from runner.machine import device
 
 pytestmark = pytest.mark.skipif(device.kind() != "cuda", reason="needs a CUDA device")
@@ -55,22 +56,74 @@ def test_the_kernel_finds_what_the_plain_form_finds(name: str, lengths: str) -> 
     mx.random.seed(draw.randrange(1000))
     rows = [row(kind, length, draw) for length in LENGTHS[lengths]]
     most = len(rows) + 2
-    lanes = Lanes(*(normal(kind, most * LANE, kind.kv_heads, kind.width) for _ in range(2)))
+    lanes = [made_lanes(kind, most) for _ in range(2)]
     numbers = draw.sample(range(most), len(rows))
     places = mx.array([number * LANE + draw.randrange(LANE) for number in numbers], mx.int32)
+    new = tuple(normal(kind, len(rows), kind.kv_heads, 1, kind.width) for _ in range(2))
     query = Query(
         normal(kind, len(rows), kind.heads, 1, kind.width),
         places,
         kind.width**-0.5,
         normal(kind, kind.heads) if kind.sinks else None,
         max(row.end for row in rows) + LANE,
+        (new[0], new[1]),
     )
     assert CUDA.fits(rows[0])
-    found = CUDA.make(rows, kind.window, most)(query, lanes)
-    expected = PLAIN.make(rows, kind.window, most)(query, lanes)
+    ways = [way.make(rows, kind.window, most) for way in (CUDA, PLAIN)]
+    for asked in (query, query._replace(new=None)):
+        found, expected = (way.attend(asked, lane) for way, lane in zip(ways, lanes, strict=True))
+        assert found.shape == expected.shape
+        assert found.dtype == expected.dtype
+        assert mx.allclose(found, expected, rtol=0, atol=TOLERANCE[kind.dtype])
+    mx.eval(found)
+    assert all(mx.array_equal(ours, theirs) for ours, theirs in zip(*lanes, strict=True))
+
+
+JOINT = {
+    "as they are": Kind(),
+    "normed": Kind(width=128),
+    "bfloat16": Kind(32, 8, 128, mx.bfloat16),
+    "three that share": Kind(9, 3),
+    "in part turned": Kind(width=128, window=100),
+}
+
+
+@pytest.mark.parametrize("lengths", [*LENGTHS, "one", "a long one"])
+@pytest.mark.parametrize("name", JOINT)
+def test_joined_heads_are_turned_and_find_what_the_plain_form_finds(name: str, lengths: str) -> None:
+    kind, draw = JOINT[name], random.Random(f"{name} {lengths}")
+    mx.random.seed(draw.randrange(1000))
+    held = LENGTHS.get(lengths) or [7000 if "long" in lengths else 300]
+    rows = [row(kind, length, draw) for length in held]
+    most = len(rows)
+    lanes = [made_lanes(kind, most) for _ in range(2)]
+    places = mx.array([number * LANE + draw.randrange(LANE) for number in range(most)], mx.int32)
+    norms = (normal(kind, kind.width), normal(kind, kind.width)) if name == "normed" else None
+    turning = Turning(kind.width, kind.width // (2 if "part" in name else 1), 500_000.0)
+    heads = Heads(kind.heads, kind.kv_heads, turning, norms, 1e-6)
+    joined = normal(kind, most, 1, (kind.heads + 2 * kind.kv_heads) * kind.width)
+    joint = Joint(joined, heads, places, kind.width**-0.5, max(held) + LANE)
+    assert turns(turning)
+    found, expected = (
+        way.make(rows, kind.window, most).attend_joint(joint, lane)
+        for way, lane in zip((CUDA, PLAIN), lanes, strict=True)
+    )
     assert found.shape == expected.shape
-    assert found.dtype == expected.dtype
-    assert mx.allclose(found, expected, rtol=0, atol=TOLERANCE[kind.dtype])
+    # The last bit of a frequency, which two ways of making it may differ in, is much at a far position.
+    atol = 3 * TOLERANCE[kind.dtype] + 2e-6 * max(held)
+    assert mx.allclose(found, expected, rtol=0, atol=atol)
+    for ours, theirs in zip(lanes[0][:2], lanes[1][:2], strict=True):
+        assert mx.allclose(ours, theirs, rtol=0, atol=atol)
+    assert not lanes[0].waiting.any()
+
+
+def made_lanes(kind: Kind, most: int) -> Lanes:
+    """The same ones each time."""
+    mx.random.seed(most)
+    keys, values = (normal(kind, most * LANE, kind.kv_heads, kind.width) for _ in range(2))
+    lanes = Lanes(keys, values, mx.zeros(most * kind.heads, mx.int32))
+    mx.eval(lanes)
+    return lanes
 
 
 def row(kind: Kind, length: int, draw: random.Random) -> Own:

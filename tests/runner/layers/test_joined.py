@@ -8,6 +8,8 @@ from typing import ClassVar
 import mlx.core as mx
 import pytest
 
+from runner.kernels import choice
+from runner.kernels.product import MOST, PLAIN
 from runner.layers import nn
 from runner.layers.joined import Joinable, join
 from runner.quantization.settings import FLOAT_MODES, Quantization
@@ -58,3 +60,18 @@ def test_packed_layers_are_joined_where_they_are_of_one_kind(
     assert ("gate_up_proj" in names) == (gate == up)
     dense = loaded(tmp_path / "model").model
     assert difference(logits(model, TOKENS), logits(dense, TOKENS)) < 1e-4
+
+
+@pytest.mark.parametrize("settings", [Q4, Q8, FLOAT_MODES["mxfp4"]], ids=str)
+def test_packed_layers_give_the_same_for_few_positions_and_for_many(
+    tmp_path: Path, settings: Quantization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: few positions go through a form of ours where there is one, many are multiplied with floats."""
+    folder = checkpoint(tmp_path / "model", in_mlx_spelling(floats(), lambda path: settings))
+    expected = logits(loaded(folder, packed=True).model, TOKENS)
+    monkeypatch.setattr(choice, "products", lambda: PLAIN)
+    model = loaded(folder, packed=True).model
+    assert len(TOKENS) < MOST
+    many = [*TOKENS, *TOKENS * (MOST // len(TOKENS) + 1)]
+    assert difference(logits(model, TOKENS, (1,)), expected) < 1e-4
+    assert difference(logits(model, many)[: len(TOKENS)], expected) < 1e-4

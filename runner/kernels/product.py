@@ -1,0 +1,99 @@
+"""The product of a few positions with the weight of a linear layer, and what stands around it in a decoder: a norm
+before it, the gating of an MLP behind it, the residual that it is added to.
+
+    x [B,L,W] -> [B,L,N]       B*L positions, at most MOST
+    gated: the first half of the N outputs gates the second, silu(a) * b: [B,L,N/2]
+
+This is the plain form, of MLX's own operations; `product_cuda.py` has the kernel, which is one operation.
+
+Knows nothing about layers, models or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from runner.kernels.activations import PLAIN as PLAIN_ACTIVATIONS
+
+MOST = 32  # positions
+
+
+class Matrix(NamedTuple):
+    """The weight of a linear layer: floats [N,W], or affine words with their scales and biases [N,W/group_size].
+
+    bias [N]: what the layer adds.
+    """
+
+    weight: mx.array
+    scales: mx.array | None = None
+    biases: mx.array | None = None
+    bits: int = 0
+    group_size: int = 0
+    bias: mx.array | None = None
+
+    @property
+    def width(self) -> int:
+        """W."""
+        columns: int = self.weight.shape[1]
+        return columns if self.scales is None else columns * 32 // self.bits
+
+
+class Norm(NamedTuple):
+    """An RMS norm of the input."""
+
+    weight: mx.array
+    eps: float
+
+
+class Around(NamedTuple):
+    """What stands around a product. following: a weight that will be read next, which may be fetched ahead."""
+
+    norm: Norm | None = None
+    gated: bool = False
+    following: mx.array | None = None
+
+
+Product = Callable[[mx.array, mx.array | None], mx.array]
+"""x, and what the result is added to, shaped as the result."""
+
+
+class Products(NamedTuple):
+    """A way to multiply a few positions. fits: whether it is there for such a matrix."""
+
+    fits: Callable[[Matrix], bool]
+    make: Callable[[Matrix, Around], Product]
+
+
+def plain(matrix: Matrix, around: Around) -> Product:
+    norm = around.norm
+
+    def product(x: mx.array, residual: mx.array | None) -> mx.array:
+        if norm is not None:
+            x = mx.fast.rms_norm(x, norm.weight, norm.eps)
+        y = _times(x, matrix)
+        if around.gated:
+            y = PLAIN_ACTIVATIONS.swiglu(*mx.split(y, 2, axis=-1))
+        return y if residual is None else residual + y
+
+    return product
+
+
+def _times(x: mx.array, matrix: Matrix) -> mx.array:
+    if matrix.scales is None:
+        y = x @ matrix.weight.T
+    else:
+        y = mx.quantized_matmul(
+            x,
+            matrix.weight,
+            matrix.scales,
+            matrix.biases,
+            group_size=matrix.group_size,
+            bits=matrix.bits,
+        )
+    return y if matrix.bias is None else y + matrix.bias
+
+
+PLAIN = Products(lambda matrix: True, plain)

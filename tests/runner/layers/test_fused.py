@@ -1,0 +1,90 @@
+"""A fused block computes what the block computes; the plain forms stand for the kernels here."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+
+from runner.cache.company import Company
+from runner.kernels.product import MOST
+from runner.kernels.product import PLAIN as PLAIN_PRODUCTS
+from runner.kernels.rows_attention import PLAIN as PLAIN_ATTENTION
+from runner.layers import nn
+from runner.layers.fused import FusedBlocks, fuse
+from runner.models.base import Model
+from tests.parts.architectures import CASES
+from tests.parts.arrays import difference
+from tests.parts.case import some_tokens
+from tests.parts.models import Conversation, decoded_together, logits, made, parameters
+from tests.parts.references import reference
+
+TOKENS = some_tokens(72)
+FUSED = {
+    "GLM4MoeLite",
+    "Glm4MoeLiteForCausalLM",
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "Qwen3MoeForCausalLM",
+    "SmolLM3ForCausalLM",
+}
+
+
+def fused(name: str) -> tuple[Model, int]:
+    model = made(CASES[name], reference(CASES[name]).checkpoint())
+    assert isinstance(model, nn.Module)
+    return model, fuse(model, PLAIN_PRODUCTS)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rows_through_fused_blocks_have_the_logits_of_the_blocks(name: str) -> None:
+    """A lone row and several, of different lengths; prompts go through the blocks as they are."""
+    theirs = reference(CASES[name])
+    expected = theirs.logits(TOKENS)
+    model, count = fused(name)
+    if not count:
+        return
+    assert difference(logits(model, TOKENS), expected) < 1e-4
+    for lengths in ([40], [5, 40, 23]):
+        company, rows = Company(4, PLAIN_ATTENTION), {}
+        for number, length in enumerate(lengths):
+            rows[number] = Conversation(model)
+            rows[number].feed(TOKENS[:length], (20,))
+        for _ in range(4):
+            places = [row.offset for row in rows.values()]
+            found = decoded_together(model, company, rows, [TOKENS[place] for place in places])
+            assert difference(found, expected[mx.array(places)]) < 1e-4
+
+
+def test_the_architectures_whose_blocks_are_plain_are_fused() -> None:
+    assert {case.architecture for name, case in CASES.items() if fused(name)[1]} == FUSED
+
+
+def test_a_fused_model_keeps_its_parameters() -> None:
+    name = next(name for name, case in CASES.items() if case.architecture == "LlamaForCausalLM")
+    model, _ = fused(name)
+    plain = made(CASES[name], reference(CASES[name]).checkpoint())
+    sizes = [sum(array.nbytes for array in parameters(one).values()) for one in (model, plain)]
+    assert sizes[0] == sizes[1]
+
+
+def test_more_rows_than_the_kernels_take_go_through_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = next(name for name, case in CASES.items() if case.architecture == "LlamaForCausalLM")
+    model, _ = fused(name)
+    taken: list[int] = []
+    whole = FusedBlocks.__call__
+
+    def watched(self: FusedBlocks, x: mx.array, *rest: object) -> mx.array:
+        taken.append(x.shape[0])
+        return whole(self, x, *rest)  # type: ignore[arg-type]  # what a layer is given
+
+    monkeypatch.setattr(FusedBlocks, "__call__", watched)
+    rows = {number: Conversation(model) for number in range(MOST + 1)}
+    for row in rows.values():
+        row.feed(TOKENS[:3])
+    found = decoded_together(model, Company(MOST + 1, PLAIN_ATTENTION), rows, [TOKENS[3]] * len(rows))
+    assert max(taken) > MOST
+    assert (
+        difference(found, mx.repeat(reference(CASES[name]).logits(TOKENS[:4])[3:], len(rows), axis=0)) < 1e-4
+    )

@@ -18,16 +18,46 @@
 `status` is a hint for the door (`api/`), which decides whether it becomes an HTTP status or a last record.
 Any other exception that reaches the worker's job loop is a bug in this project or a failure of MLX.
 
+A message may have foreign text in it: a name of a file or a tensor, a value, what a library said. `message` is the
+one rule for that, and every RunnerError follows it.
+
 Knows nothing about HTTP beyond these numbers: standard library only.
 """
 
 from __future__ import annotations
+
+MAX_MESSAGE = 1000  # characters
+LEFT_OUT = " ... "
+
+
+def message(text: str) -> str:
+    """One printable line of MAX_MESSAGE characters at most. Of a longer one the middle is left out: what is wrong
+    stands at the beginning or at the end, and the long name between them.
+    """
+    if len(text) > MAX_MESSAGE:
+        kept = (MAX_MESSAGE - len(LEFT_OUT)) // 2
+        text = text[:kept] + LEFT_OUT + text[-kept:]
+    return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
+
+
+def explain(error: BaseException) -> str:
+    """What somebody else's exception says, as a message. Hosts know memory trouble by its words, and MLX's own are
+    not among them; where files lie is nobody's business.
+    """
+    said = error.strerror if isinstance(error, OSError) else None
+    text = message(said or str(error)) or type(error).__name__
+    if "malloc]" in text or "Resource limit exceeded" in text:
+        return f"out of memory: {text}"
+    return text
 
 
 class RunnerError(Exception):
     """The root. The message is one line that a person can act on."""
 
     status = 500
+
+    def __init__(self, text: str) -> None:
+        super().__init__(message(text))
 
 
 class BadRequest(RunnerError):

@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
+from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown, explain
 from runner.generation.engine import Engine
 from runner.generation.rehearsal import rehearse
 from runner.kernels.choice import rows_attention
@@ -378,11 +378,3 @@ def _outcome(call: Callable[[], object]) -> object:
     except Exception as error:  # rule 5
         log.exception("Job failed")
         return RunnerError(explain(error))
-
-
-def explain(error: Exception) -> str:
-    """An exception as one line. Hosts know memory trouble by its words, and MLX's own are not among them."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if "malloc]" in text or "Resource limit exceeded" in text:
-        return f"out of memory: {text}"
-    return text

@@ -24,6 +24,7 @@ import time
 from typing import NoReturn
 
 from api.process.logs import STDERR, PipeHandler
+from runner.errors import message
 
 STOPPED, USAGE, ADDRESS, MODEL, WORKER_DIED, PARENT_GONE, OTHER = 0, 2, 3, 4, 5, 7, 1
 
@@ -32,7 +33,6 @@ DRAIN_S = 0.5
 READ_S = 1.0  # at most, for a host to read the last line
 GRASP_S = 0.05  # for a host to make something of a line that it has read
 OPEN_FILES = 4096
-MAX_REASON = 4096  # bytes; hosts keep 8 KiB
 
 
 def raise_file_limit() -> None:
@@ -77,9 +77,8 @@ def is_filled(descriptor: int) -> bool:
 
 
 def last_line(reason: str) -> bytes:
-    """`Error: <reason>` as one line without control characters, short enough for a host to keep whole."""
-    text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(reason.split()))
-    return b"Error: " + text.encode(errors="replace")[:MAX_REASON].decode(errors="ignore").encode() + b"\n"
+    """`Error: <reason>`; a message is short enough for a host to keep whole."""
+    return b"Error: " + message(reason).encode() + b"\n"
 
 
 def leave(code: int, handler: PipeHandler | None = None) -> NoReturn:

@@ -13,7 +13,7 @@ import pytest
 from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
 from runner.machine import memory
 from runner.types import Done, Event, Failed, GenerateRequest, Started
-from runner.worker import Worker, explain
+from runner.worker import Worker
 from tests.parts import fakes, tiny
 from tests.parts.answer import WAIT_S, Answer
 from tests.parts.fakes import ScriptedModel, saying, text_of
@@ -260,12 +260,6 @@ def test_a_load_waits_for_the_request_before_it_and_the_request_behind_waits_for
     assert isinstance(behind.end(), Done)
     assert text_of(before.events) == "abc"
     assert worker.status.model == "tiny"
-
-
-def test_memory_trouble_is_told_in_words_that_a_host_knows() -> None:
-    assert explain(RuntimeError("[malloc] Unable to allocate 5 bytes")).startswith("out of memory: ")
-    assert explain(RuntimeError("something\nelse")) == "something else"
-    assert explain(RuntimeError()) == "RuntimeError"
 
 
 class Looking(Answer):

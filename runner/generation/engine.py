@@ -76,6 +76,7 @@ class Engine:
         if not request.prompt:
             raise EmptyPrompt
         prompt = loaded.tokenizer.encode(request.prompt)
+        loaded.tokenizer.require_rows_for(prompt, loaded.model.vocab_size)
         context = context_of(loaded.model.context_length, loaded.context_length, request.context_length)
         limit = token_limit(len(prompt), request.max_tokens, context)
         sampler = make_sampler(

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 
 import mlx.core as mx
 
 from runner import models
 from runner.cache.slots import Slots
-from runner.errors import BadModelFiles
+from runner.errors import BadModelFiles, explain
 from runner.grammar.compiler import Grammars
 from runner.loading.conversion import converted, fuse_layers, join_layers, parameter_shapes
 from runner.loading.evaluation import Progress, evaluate
@@ -54,7 +53,8 @@ def load(
     refuse_foreign(files.config, headers)
     model = models.build(files.config)
     tokenizer = Tokenizer(files.tokenizer_json, files.tokenizer_config, files.generation_config, files.config)
-    before = [_fingerprint(file.path) for file in files.weights]
+    tokenizer.require_rows(model.vocab_size)
+    before = [_fingerprint(file) for file in files.weights]
     weights = in_mlx_layout(_read_all(files.weights))
     common = common_dtype(weights)
     declared = declarations(files.config, headers)
@@ -66,9 +66,8 @@ def load(
     join_layers(model)
     fuse_layers(model)
     memory.release_buffers()
-    if before != [_fingerprint(file.path) for file in files.weights]:
+    if before != [_fingerprint(file) for file in files.weights]:
         raise BadModelFiles("weight files changed while they were read; load the model again")
-    _check_vocabulary(tokenizer, model.vocab_size)
     memory.wire_weights()
     loaded = LoadedModel(
         name=files.name,
@@ -106,7 +105,8 @@ def _read(file: WeightFile) -> dict[str, mx.array]:
     try:
         arrays = mx.load(str(file.path), format="safetensors")
     except (RuntimeError, ValueError, OSError) as error:
-        raise BadModelFiles(f"{file.name}: not a valid safetensors file: {error}") from None
+        said = explain(error).replace(str(file.path), file.name)  # where it lies is nobody's business
+        raise BadModelFiles(f"{file.name}: not a valid safetensors file: {said}") from None
     assert isinstance(arrays, dict)
     return arrays
 
@@ -139,12 +139,9 @@ def _evaluate(weights: dict[str, mx.array], progress: Progress) -> None:
         raise BadModelFiles(f"weights cannot be read: {error}") from None
 
 
-def _fingerprint(path: Path) -> tuple[int, int, int, int]:
-    status = path.stat()
+def _fingerprint(file: WeightFile) -> tuple[int, int, int, int]:
+    try:
+        status = file.path.stat()
+    except OSError as error:
+        raise BadModelFiles(f"{file.name}: {explain(error)}") from None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _check_vocabulary(tokenizer: Tokenizer, rows: int) -> None:
-    """An id past the embedding's rows would read another array's memory, or crash."""
-    if tokenizer.size > rows:
-        raise BadModelFiles(f"tokenizer.json has {tokenizer.size} tokens, but the embedding only {rows} rows")

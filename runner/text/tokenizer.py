@@ -14,6 +14,7 @@ Knows nothing about files, arrays or requests.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,11 @@ from typing import Any
 
 import tokenizers
 
-from runner.errors import BadModelFiles, RunnerError
+from runner.errors import BadModelFiles, BadRequest, RunnerError, explain
+from runner.text.ids import Json, id_sources, largest_id, valid_ids
 
-Json = Mapping[str, Any]
+log = logging.getLogger(__name__)
+
 BytesRule = Callable[[int, str], bytes]  # token id, vocabulary entry -> bytes
 
 
@@ -46,17 +49,46 @@ class Tokenizer:
             self._inner.no_truncation()  # both may be stored in the file, from training
             self._inner.no_padding()
             self._rule = _bytes_rule(self._inner)
-        self._known: dict[int, bytes] = {}
+            self._known: dict[int, bytes] = {}
+            self._trained = largest_id(self._inner)
+            self._added = frozenset(self._inner.get_added_tokens_decoder())
         named = dict(tokenizer_config or {})
-        sources = _id_sources(generation_config or {}, config or {})
-        self.eos_ids: frozenset[int] = frozenset(self._ids("eos", sources, named))
-        self.bos_id: int | None = next(iter(self._ids("bos", sources, named)), None)
+        sources = id_sources(generation_config or {}, config or {})
+        self.eos_ids: frozenset[int] = frozenset(self._ids("eos", sources, named)[0])
+        begins, self._begin_from = self._ids("bos", sources, named)
+        self.bos_id: int | None = next(iter(begins), None)
         # Gemma 4's files list marks of images and sound here, which its text would otherwise have in it.
         self.suppressed_ids = frozenset(
-            _valid_ids("suppress_tokens", (generation_config or {}).get("suppress_tokens"))
+            valid_ids("suppress_tokens", (generation_config or {}).get("suppress_tokens"))
         )
         self._add_bos = named.get("add_bos_token") is True
-        self.size: int = self._inner.get_vocab_size(with_added_tokens=True)
+        self.size = 1 + max(self._trained, *self._added, -1)  # every id is below it
+
+    def require_rows(self, rows: int) -> None:
+        """Raises BadModelFiles if a prompt would have an id that the embedding has no row for, without anybody's
+        asking for it. An added token may have one: published models have marks that only their siblings with eyes
+        know, and whoever spells one out is told (`require_rows_for`).
+        """
+        if self._trained >= rows:
+            entry = self._inner.id_to_token(self._trained)
+            raise BadModelFiles(
+                f"tokenizer.json: {entry!r} has the id {self._trained}, but the embedding has only {rows} rows"
+            )
+        if self._add_bos and self.bos_id is not None and self.bos_id >= rows:
+            raise BadModelFiles(
+                f"{self._begin_from} is {self.bos_id}, but the embedding has only {rows} rows"
+            )
+        if beyond := sorted(token for token in self._added | self.eos_ids if token >= rows):
+            extra = {"count": len(beyond), "first": beyond[0], "rows": rows}
+            log.warning("Tokens without a row in the embedding", extra=extra)
+
+    def require_rows_for(self, ids: Sequence[int], rows: int) -> None:
+        """Raises BadRequest if one of these ids has no row in the embedding."""
+        if (largest := max(ids, default=0)) >= rows:
+            entry = self._inner.id_to_token(largest)
+            raise BadRequest(
+                f"the prompt has the token {entry!r} with the id {largest}, but the model knows {rows} tokens only"
+            )
 
     def encode(self, text: str, *, begin: bool = True) -> list[int]:
         """Token ids of the text; special tokens spelled out in it become their ids.
@@ -91,15 +123,15 @@ class Tokenizer:
         entry = self._inner.id_to_token(token_id) if 0 <= token_id < 2**32 else None
         return b"" if entry is None else self._rule(token_id, entry)
 
-    def _ids(self, which: str, sources: Sequence[Json], named: Json) -> list[int]:
-        """The ids of "eos" or "bos": the first file that gives any decides."""
-        for source in sources:
-            if ids := _valid_ids(f"{which}_token_id", source.get(f"{which}_token_id")):
-                return ids
+    def _ids(self, which: str, sources: Mapping[str, Json], named: Json) -> tuple[list[int], str]:
+        """The ids of "eos" or "bos", and what says so: the first file that gives any decides."""
+        for file, source in sources.items():
+            if ids := valid_ids(f"{which}_token_id", source.get(f"{which}_token_id")):
+                return ids, f"{file}: {which}_token_id"
         token = named.get(f"{which}_token")
         content = token.get("content") if isinstance(token, dict) else token
         token_id = self._inner.token_to_id(content) if isinstance(content, str) else None
-        return [] if token_id is None else [token_id]
+        return [] if token_id is None else [token_id], f"tokenizer_config.json: the id of {which}_token"
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -115,22 +147,7 @@ def _explained(kind: type[RunnerError], what: str) -> Iterator[None]:
     except (RunnerError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of the Rust side is no Exception
-        reason = " ".join(str(error).split())[:300]
-        raise kind(f"{what}: {reason or type(error).__name__}") from error
-
-
-def _id_sources(generation_config: Json, config: Json) -> list[Json]:
-    inner = config.get("text_config")  # where models that also see or hear keep it
-    return [generation_config, config, *([inner] if isinstance(inner, dict) else [])]
-
-
-def _valid_ids(field: str, value: Any) -> list[int]:
-    """None, an id or a list of ids, as model files have it."""
-    ids = [] if value is None else value if isinstance(value, list) else [value]
-    for token_id in ids:
-        if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
-            raise BadModelFiles(f"{field} is not a token id: {str(token_id)[:60]!r}")
-    return ids
+        raise kind(f"{what}: {explain(error)}") from error
 
 
 def _bytes_rule(inner: tokenizers.Tokenizer) -> BytesRule:

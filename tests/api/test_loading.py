@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from tests.parts import tiny
 from tests.parts.serving import SENTENCE, Serving, serving
 from tests.parts.streams import PLAIN_TEXT, ask, plain, read_stream
 
@@ -60,6 +64,20 @@ def test_a_load_that_fails_leaves_everything_as_it_was(tiny_model: Path, tmp_pat
         again = served.answer(ask(SENTENCE))
         assert again.text == text
         assert again.cached > 0
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\nb", "\x1b[31m", "x" * 1_000_000, "x\n" * 500_000])
+def test_a_refused_load_is_one_short_printable_line_whatever_the_files_say(
+    probed: Serving, tmp_path: Path, name: str
+) -> None:
+    folder = tiny.write(tmp_path / "broken")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": f"{name}.safetensors"}}))
+    answer = probed.http.post("/load", json={"model": str(folder)})
+    assert answer.status_code == 500
+    message = plain(answer.headers["content-type"], answer.content)
+    assert message.isprintable()
+    assert message.endswith(".safetensors: no such file")
 
 
 def test_a_load_waits_for_the_generation_before_it(slow_model: Path, tiny_model: Path) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from runner.errors import ModelNotFound, UnsupportedModel
+from runner.errors import BadModelFiles, BadRequest, ModelNotFound, UnsupportedModel
+from runner.generation.alone import complete
 from runner.loading.loader import load
 from runner.store.resolve import open_model
+from runner.types import Done, GenerateRequest
 from tests.parts import refusals, tiny
 from tests.parts.models import Conversation, loaded, logits
 
@@ -140,13 +142,89 @@ def test_a_hostile_header_never_reaches_mlx(folder: Path, what: str) -> None:
     assert refusals.of_model(folder).startswith("model.safetensors: not a valid safetensors file")
 
 
+def test_weights_that_go_away_while_they_are_read_are_named_and_their_place_is_not(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+
+    def remove(share: float) -> None:
+        if share == 1:
+            weights.unlink()
+
+    with pytest.raises(BadModelFiles) as caught:
+        load(open_model(str(folder)), remove)
+    assert str(caught.value) == "model.safetensors: No such file or directory"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_weights_that_must_not_be_read_are_named_and_their_place_is_not(folder: Path) -> None:
+    (folder / "model.safetensors").chmod(0)
+    assert refusals.of_model(folder).startswith("model.safetensors: ")
+
+
 def test_an_index_cannot_lead_out_of_the_directory(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "../tiny/model.safetensors"}}))
     assert "is not the name of a safetensors file" in refusals.of_model(folder)
 
 
-def test_a_tokenizer_that_knows_more_tokens_than_the_model_is_refused(folder: Path) -> None:
+def test_a_vocabulary_that_is_larger_than_the_model_is_refused(folder: Path) -> None:
     edit(folder / "config.json", vocab_size=200)
     rewrite(folder, tiny.weights(tiny.CONFIG | {"vocab_size": 200}))
-    assert refusals.of_model(folder) == "tokenizer.json has 258 tokens, but the embedding only 200 rows"
+    assert refusals.of_model(folder) == (
+        "tokenizer.json: '\u0143' has the id 255, but the embedding has only 200 rows"
+    )
+
+
+@pytest.mark.parametrize("token_id", [300, 5000, 2_000_000_000])
+def test_an_entry_of_the_vocabulary_without_a_row_is_refused(folder: Path, token_id: int) -> None:
+    path = folder / "tokenizer.json"
+    parsed = json.loads(path.read_text())
+    parsed["model"]["vocab"]["a"] = token_id
+    path.write_text(json.dumps(parsed))
+    assert refusals.of_model(folder) == (
+        f"tokenizer.json: 'a' has the id {token_id}, but the embedding has only 300 rows"
+    )
+
+
+@pytest.mark.parametrize("token_id", [300, 5000, 2**31 - 1])
+def test_a_begin_token_without_a_row_is_refused_if_prompts_begin_with_it(folder: Path, token_id: int) -> None:
+    edit(folder / "generation_config.json", bos_token_id=token_id)
+    assert refusals.of_model(folder) == (
+        f"generation_config.json: bos_token_id is {token_id}, but the embedding has only 300 rows"
+    )
+    edit(folder / "generation_config.json", bos_token_id=None)
+    edit(folder / "config.json", bos_token_id=token_id)
+    assert refusals.of_model(folder).startswith(f"config.json: bos_token_id is {token_id}")
+    edit(folder / "tokenizer_config.json", add_bos_token=False)
+    assert complete(loaded(folder), GenerateRequest("x", 2))
+
+
+def test_a_begin_token_that_was_added_beyond_the_rows_is_refused(folder: Path) -> None:
+    edit(folder / "config.json", vocab_size=257)
+    rewrite(folder, tiny.weights(tiny.CONFIG | {"vocab_size": 257}))
+    assert refusals.of_model(folder) == (
+        "tokenizer_config.json: the id of bos_token is 257, but the embedding has only 257 rows"
+    )
+
+
+def test_added_tokens_without_a_row_are_refused_when_a_prompt_has_one(folder: Path) -> None:
+    """A published model of 262,144 rows has the mark of an image as token 262,144."""
+    edit(folder / "config.json", vocab_size=257)
+    edit(folder / "tokenizer_config.json", add_bos_token=False)
+    rewrite(folder, tiny.weights(tiny.CONFIG | {"vocab_size": 257}))
+    model = loaded(folder)
+    assert isinstance(complete(model, GenerateRequest("x", 2))[-1], Done)
+    with pytest.raises(BadRequest, match=r"the token '<\|begin\|>' with the id 257, .* 257 tokens only"):
+        complete(model, GenerateRequest(f"x{tiny.BOS}y", 2))
+
+
+def test_ids_that_are_never_fed_may_be_any(folder: Path) -> None:
+    edit(folder / "generation_config.json", eos_token_id=[tiny.EOS_ID, 2**31], suppress_tokens=[5000, 2**40])
+    path = folder / "tokenizer.json"
+    template = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "x", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"x": {"id": "x", "ids": [2_000_000_000], "tokens": ["x"]}},
+    }
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": template}))
+    assert isinstance(complete(loaded(folder), GenerateRequest("x", 2))[-1], Done)

@@ -17,6 +17,9 @@ from typing import Any
 from runner.errors import BadModelFiles
 
 MAX_JSON_BYTES = 256 * 1024 * 1024
+MAX_OBJECT_CHARS = (
+    32 * 1024 * 1024
+)  # the parser holds the GIL; the index of 92 thousand tensors has 9 million
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,10 @@ class ModelFiles:
 def require_regular(path: Path, name: str) -> int:
     """The size in bytes of a regular file; BadModelFiles for anything else."""
     try:
+        str(path).encode()
+    except UnicodeEncodeError:  # MLX says "std::bad_cast"
+        raise BadModelFiles(f"{name}: its path is not UTF-8, and MLX opens no such file") from None
+    try:
         status = path.stat()
     except (OSError, ValueError):
         raise BadModelFiles(f"{name}: no such file") from None
@@ -70,6 +77,8 @@ def read_text(path: Path, name: str) -> str:
 
 def parse_object(text: str, name: str) -> dict[str, Any]:
     """A JSON object; anything else is BadModelFiles."""
+    if len(text) > MAX_OBJECT_CHARS:
+        raise BadModelFiles(f"{name}: {len(text)} characters, limit {MAX_OBJECT_CHARS}")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,10 +1,11 @@
 """The header of a safetensors file: whether it is sound, decided before MLX opens the file, and how it is written.
 
 MLX itself accepts headers with holes, overlaps and negative dimensions; with one of them evaluation never
-returns. The reference implementation refuses them, but its opener needs numpy; so these are its rules again,
-and a test holds the two against each other. Nor can the reference write what an import writes: it wants the bytes
-of all tensors in memory, where an import holds a tensor at most, and it gives metadata another order in each
-process, where a blob is named by its digest. Layout: 8 bytes little-endian length n, n bytes of JSON, data.
+returns. The reference implementation refuses them, but its opener needs numpy; so these are its rules again, with
+smaller limits, and a test holds the two against each other. Nor can the reference write what an import writes: it
+wants the bytes of all tensors in memory, where an import holds a tensor at most, and it gives metadata another
+order in each process, where a blob is named by its digest. Layout: 8 bytes little-endian length n, n bytes of JSON,
+data.
 
     {"name": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [begin, end]}, ..., "__metadata__": {...}}
 
@@ -20,10 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.errors import BadModelFiles
+from runner.errors import BadModelFiles, explain
 from runner.store.files import require_regular
+from runner.store.header_text import MAX_HEADER_BYTES, parse_header
 
-MAX_HEADER_BYTES = 100_000_000  # the reference's limit, and MLX's
+MAX_RANK = 8  # dimensions; real tensors have five at most
 MAX_DIMENSION = 2**31 - 1  # MLX's shapes are 32-bit: a larger one wraps around silently
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8,
@@ -61,11 +63,12 @@ def read_header(path: Path, name: str) -> Header:
     """Raises BadModelFiles, naming the file and what is wrong, unless every byte is accounted for."""
     size = require_regular(path, name)
     try:
-        header, data_bytes = _header(path, size)
-        metadata = _metadata(header)
-        return Header(_checked_tensors(header, data_bytes, size - data_bytes), metadata)
+        text = _header(path, size)
+        header, metadata = parse_header(text.decode())
+        start = 8 + len(text)
+        return Header(_checked_tensors(header, size - start, start), metadata)
     except (_Bad, ValueError, RecursionError, OSError) as error:
-        raise BadModelFiles(f"{name}: not a valid safetensors file: {error}") from None
+        raise BadModelFiles(f"{name}: not a valid safetensors file: {explain(error)}") from None
 
 
 def make_header(tensors: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
@@ -84,8 +87,8 @@ class _Bad(Exception):
     """What is wrong with a header."""
 
 
-def _header(path: Path, size: int) -> tuple[dict[str, Any], int]:
-    """The parsed header, and how many bytes of data follow it."""
+def _header(path: Path, size: int) -> bytes:
+    """The text of the header."""
     with path.open("rb") as file:
         prefix = file.read(8)
         length = int.from_bytes(prefix, "little")
@@ -94,23 +97,7 @@ def _header(path: Path, size: int) -> tuple[dict[str, Any], int]:
         text = file.read(length)
     if not text.startswith(b"{"):
         raise _Bad("the header is not a JSON object")
-    header: dict[str, Any] = json.loads(text.decode(), object_pairs_hook=_without_duplicates)
-    return header, size - 8 - length
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _Bad("a name is there twice")
-    return found
-
-
-def _metadata(header: dict[str, Any]) -> dict[str, str]:
-    """Taken out of the header, so that only tensors are left in it."""
-    metadata = header.pop("__metadata__", None) or {}  # MLX writes null for none
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _Bad("__metadata__ must map names to strings")
-    return metadata
+    return text
 
 
 def _checked_tensors(header: dict[str, Any], data_bytes: int, data_start: int) -> list[Tensor]:
@@ -135,6 +122,8 @@ def _extent(name: str, entry: Any) -> tuple[int, int, str]:
         raise _Bad(f"tensor {name!r} has the unknown dtype {dtype!r}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise _Bad(f"tensor {name!r} has a shape or offsets that are no sizes")
+    if len(shape) > MAX_RANK:
+        raise _Bad(f"tensor {name!r} has {len(shape)} dimensions, limit {MAX_RANK}")
     if any(dimension > MAX_DIMENSION for dimension in shape):
         raise _Bad(f"tensor {name!r} has a dimension above {MAX_DIMENSION}")
     begin, end = offsets

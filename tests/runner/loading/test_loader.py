@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from runner.errors import BadModelFiles, BadRequest, ModelNotFound, UnsupportedModel
 from runner.generation.alone import complete
 from runner.loading.loader import load
+from runner.store.files import MAX_OBJECT_CHARS
 from runner.store.resolve import open_model
 from runner.types import Done, GenerateRequest
 from tests.parts import refusals, tiny
@@ -140,6 +142,20 @@ def test_a_hostile_header_never_reaches_mlx(folder: Path, what: str) -> None:
     data = struct.pack("<Q", len(header)) + header + bytes(8)
     (folder / "model.safetensors").write_bytes(data)
     assert refusals.of_model(folder).startswith("model.safetensors: not a valid safetensors file")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_directory_whose_name_is_not_utf_8_is_refused_in_words(folder: Path) -> None:
+    strange = folder.with_name(os.fsdecode(b"\xff"))
+    folder.rename(strange)
+    assert refusals.of_model(strange) == "config.json: its path is not UTF-8, and MLX opens no such file"
+
+
+def test_a_description_of_an_endless_length_is_not_parsed(folder: Path) -> None:
+    (folder / "config.json").write_text(f"[{'0,' * MAX_OBJECT_CHARS}0]")
+    assert refusals.of_model(folder) == (
+        f"config.json: {2 * MAX_OBJECT_CHARS + 3} characters, limit {MAX_OBJECT_CHARS}"
+    )
 
 
 def test_weights_that_go_away_while_they_are_read_are_named_and_their_place_is_not(folder: Path) -> None:

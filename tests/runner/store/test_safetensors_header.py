@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from runner.errors import BadModelFiles
+from runner.store.header_text import MAX_HEADER_BYTES, MAX_MEMBERS
 from runner.store.safetensors_header import BITS, MAX_DIMENSION, make_header, read_header
 
 GOOD: dict[str, Any] = {
@@ -59,8 +60,10 @@ def test_a_good_file_is_accepted_by_both(tmp_path: Path) -> None:
         (b"", "not a JSON object"),
         (b"[]", "not a JSON object"),
         (b"{" * 5, "not a valid safetensors file"),
-        (b'{"a": 1, "a": 2}', "there twice"),
-        ({"a": 1}, "needs exactly"),
+        (b'{"a": {}, "a": {}}', "there twice"),
+        (b'{"a": {"dtype": "U8", "dtype": "U8"}}', "there twice"),
+        ({"a": 1}, "begins no object"),
+        ({"a": {}}, "needs exactly"),
         ({"a": {"dtype": "F32", "shape": [2]}}, "needs exactly"),
         ({"a": {"dtype": "F33", "shape": [1], "data_offsets": [0, 33]}}, "unknown dtype"),
         ({"a": {"dtype": "U8", "shape": [-1], "data_offsets": [0, 2**64 - 1]}}, "no sizes"),
@@ -70,9 +73,20 @@ def test_a_good_file_is_accepted_by_both(tmp_path: Path) -> None:
         ({"a": {"dtype": "U8", "shape": [32], "data_offsets": [1, 33]}}, "begins at 1"),
         ({"a": {"dtype": "U8", "shape": [33], "data_offsets": [33, 0]}}, "needs 33 bytes"),
         ({"a": {"dtype": "U8", "shape": [0, 2**31], "data_offsets": [0, 0]}}, f"above {MAX_DIMENSION}"),
-        ({"__metadata__": {"a": 1}}, "must map names to strings"),
+        ({"a": {"dtype": "U8", "shape": [1] * 9, "data_offsets": [0, 1]}}, "9 dimensions, limit 8"),
+        ({"a": {"dtype": "U8", "shape": [2] * 100_000, "data_offsets": [0, 1]}}, "1000 characters"),
+        ({"a": {"dtype": "U8", "shape": [[]], "data_offsets": [0, 1]}}, "no sizes"),
+        ({"a": {"dtype": {}, "shape": [], "data_offsets": [0, 1]}}, "not a valid safetensors file"),
+        (b'{"a": ' + b"[" * 1_000_000, "begins no object"),
+        (b'{"a": [' + b"0," * 1_000_000 + b"0]}", "begins no object"),
+        (b'{"__metadata__": {"a": "b", "a": "b"}}', "there twice"),
+        (b'{"__metadata__": {}, "__metadata__": {}}', "there twice"),
+        (b'{"__metadata__": {"a": "b"', "expected ,"),
+        (b"{} x", "ends at character 3 of 4"),
+        ({"__metadata__": {"a": 1}}, "expected a string"),
+        ({"__metadata__": []}, "expected {"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, header: Any, what: str) -> None:
     with pytest.raises(BadModelFiles, match=what):
@@ -84,6 +98,29 @@ def test_a_header_longer_than_its_file_is_refused_at_once(tmp_path: Path, length
     path = tmp_path / "x"
     path.write_bytes(struct.pack("<Q", length) + b"{}")
     assert not ours(path)
+
+
+def test_a_file_of_more_tensors_than_any_model_has_is_refused(tmp_path: Path) -> None:
+    empty = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+    path = write(tmp_path / "x", dict.fromkeys(map(str, range(MAX_MEMBERS + 1)), empty), b"")
+    with pytest.raises(BadModelFiles, match=f"more than {MAX_MEMBERS} names"):
+        read_header(path, "x")
+
+
+def test_a_header_longer_than_any_model_has_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", MAX_HEADER_BYTES + 1) + b"{")
+        file.truncate(MAX_HEADER_BYTES + 9)
+    with pytest.raises(BadModelFiles, match=f"a header of {MAX_HEADER_BYTES + 1} bytes"):
+        read_header(path, "x")
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"a": "}{", 'b"\\': "\n\u00e9"}])
+def test_metadata_may_be_any_strings(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    for header in ({"__metadata__": metadata, **GOOD}, {**GOOD, "__metadata__": metadata}):
+        path = write(tmp_path / "x", json.dumps(header, indent=2).encode())
+        assert read_header(path, "x").metadata == (metadata or {})
 
 
 numbers = st.sampled_from(

@@ -26,7 +26,8 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:@\[\]]+)(:[0-9]*)?")
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 16 * 1024 * 1024
-BODY_IDLE_S = 10.0  # without a byte of a body that was announced
+BODY_IDLE_S = 10.0  # for a body that was announced, and then without a byte of it
+SLOWEST = 16 * 1024  # bytes of it in each further second
 CLOSE = {"connection": "close"}  # the body was not read to its end
 QUIET_PATHS = frozenset({"/health", "/v1/status", "/metrics"})  # somebody asks every few seconds
 
@@ -41,8 +42,8 @@ class TooLarge(RunnerError):
 class TooSlow(RunnerError):
     status = 408
 
-    def __init__(self) -> None:
-        super().__init__(f"no byte of the request body came for {BODY_IDLE_S:g} seconds")
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the request body came too slowly: {size} bytes, then none in time")
 
 
 class Guard:
@@ -99,16 +100,19 @@ async def read_body(request: Request) -> bytes:
         raise TooLarge
     body = bytearray()
     parts = request.stream()
+    now = asyncio.get_running_loop().time
+    began = now()
     try:
         while True:
-            async with asyncio.timeout(BODY_IDLE_S):
+            due = min(now(), began + len(body) / SLOWEST) + BODY_IDLE_S
+            async with asyncio.timeout_at(due):
                 body += await anext(parts)
             if len(body) > MAX_BODY_BYTES:
                 raise TooLarge
     except StopAsyncIteration:
         return bytes(body)
     except TimeoutError:
-        raise TooSlow from None
+        raise TooSlow(len(body)) from None
 
 
 def _name(host: bytes) -> str:

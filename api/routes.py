@@ -10,10 +10,11 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from api.guard import read_body
+from api.guard import MAX_BODY_BYTES, read_body
 from api.response import CompletionResponse
 from api.stream import EventStream, OpenStreams
-from api.wire.answers import JsonLine
+from api.wire.answers import IdsLine, JsonLine
+from api.wire.bodies import aside
 from api.wire.metrics import EXPOSITION, exposition
 from api.wire.records import Records, cache_record, emptied_record, status_record
 from api.wire.schema import read_completion, read_ids, read_load, read_text
@@ -22,6 +23,7 @@ from runner.worker import Worker
 router = APIRouter()
 ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 SUCCESS = {"Success": True}
+MAX_REPLY_BYTES = MAX_BODY_BYTES
 
 
 def worker_of(request: Request) -> Worker:
@@ -29,14 +31,21 @@ def worker_of(request: Request) -> Worker:
     return worker
 
 
+def one_at_a_time(request: Request) -> asyncio.Lock:
+    """For what takes a lot of memory for a while."""
+    lock: asyncio.Lock = request.app.state.tokenizing
+    return lock
+
+
 @router.post("/completion")
 @router.post("/v1/completions")
 async def completion(request: Request) -> Response:
     """Queue the prompt; the response follows its events."""
-    body = read_completion(await read_body(request))
+    data = await read_body(request)
+    body = await aside(len(data), lambda: read_completion(data))
     worker = worker_of(request)
     worker.require_model()
-    wanted = body.to_request()
+    wanted = await aside(len(data), body.to_request)
     if wanted.grammar is not None:
         await asyncio.to_thread(worker.compile, wanted.grammar)
     streams: OpenStreams = request.app.state.streams
@@ -54,7 +63,8 @@ async def models(request: Request) -> Response:
         await asyncio.wrap_future(worker.unload())
         return Response()
     if request.method == "POST":
-        body = read_load(await read_body(request))
+        data = await read_body(request)
+        body = await aside(len(data), lambda: read_load(data))
         if body.model:
             await asyncio.wrap_future(worker.load(body.model))
     return JsonLine(SUCCESS) if request.method in ("GET", "HEAD", "POST") else Response()
@@ -96,12 +106,17 @@ async def tokenize(request: Request) -> Response:
     """Text in, JSON array of ids out; answered while a generation runs."""
     tokenizer = worker_of(request).tokenizer
     text = read_text(await read_body(request))
-    return JsonLine(await asyncio.to_thread(tokenizer.encode, text) if text else [])
+    async with one_at_a_time(request):
+        return await asyncio.to_thread(lambda: IdsLine(tokenizer.encode(text) if text else []))
 
 
 @router.post("/v1/detokenize")
 async def detokenize(request: Request) -> Response:
     """JSON array of ids in, text out."""
     tokenizer = worker_of(request).tokenizer
-    ids = read_ids(await read_body(request), tokenizer.size)
-    return Response(await asyncio.to_thread(tokenizer.decode, ids), media_type="text/plain")
+    body = await read_body(request)
+    async with one_at_a_time(request):
+        text = await asyncio.to_thread(
+            lambda: tokenizer.decode(read_ids(body, tokenizer.size), MAX_REPLY_BYTES)
+        )
+    return Response(text, media_type="text/plain")

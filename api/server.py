@@ -38,6 +38,7 @@ def create_app(worker: Worker, host: str = "127.0.0.1", stall_s: float = STALL_S
     app.state.worker = worker
     app.state.streams = OpenStreams()
     app.state.stall_s = stall_s
+    app.state.tokenizing = asyncio.Lock()
     app.include_router(router)
     app.add_exception_handler(RunnerError, _runner_error)
     app.add_exception_handler(HTTPException, _http_error)

@@ -74,9 +74,11 @@ class PromptTooLong(BadRequest):
     lower than the model's.
     """
 
-    def __init__(self, tokens: int, limit: int, set_by: str = "") -> None:
+    def __init__(self, tokens: int, limit: int, set_by: str = "", *, at_least: bool = False) -> None:
+        """at_least: more were not counted."""
+        length = f"at least {tokens}" if at_least else tokens
         super().__init__(
-            f"input length ({tokens} tokens) exceeds the model's maximum context length ({limit} tokens)"
+            f"input length ({length} tokens) exceeds the model's maximum context length ({limit} tokens)"
             + (f", set by {set_by}" if set_by else "")
         )
 

@@ -17,6 +17,10 @@ from typing import Any
 BLANKS = re.compile(r"[ \t\n\r]*")
 
 
+class Limit(ValueError):
+    """There is more than anybody wants to read."""
+
+
 class Cursor:
     """A place in a text. What is wrong there is a ValueError."""
 
@@ -46,7 +50,7 @@ class Cursor:
             if self.takes("}"):
                 return
             self._expect(",")
-        raise ValueError(f"more than {most} names")
+        raise Limit(f"more than {most} names")
 
     def string(self) -> str:
         """Of any length: the parser is quick with them."""
@@ -61,12 +65,12 @@ class Cursor:
         if self.takes('"'):
             self._at -= 1
             return self.string()
+        part = self._text[self._at : self._at + longest]
         try:
-            value, length = self._decoder.raw_decode(self._text[self._at : self._at + longest])
+            value, length = self._decoder.raw_decode(part)
         except json.JSONDecodeError:
-            raise ValueError(
-                f"character {self._at} begins no value of {longest} characters at most"
-            ) from None
+            kind = Limit if len(part) == longest else ValueError
+            raise kind(f"character {self._at} begins no value of {longest} characters at most") from None
         self._at += length
         return value
 

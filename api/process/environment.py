@@ -5,6 +5,7 @@ Knows nothing about what they are for.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,21 +45,28 @@ def model_store(environ: Mapping[str, str] = os.environ) -> Path:
 
 def max_queue(environ: Mapping[str, str] = os.environ) -> int:
     """OLLAMA_MAX_QUEUE: how many requests may wait; what is not a positive number means the default."""
-    value = variable("OLLAMA_MAX_QUEUE", environ)
-    return int(value) if value.isdecimal() and int(value) > 0 else DEFAULT_MAX_QUEUE
+    return _positive("OLLAMA_MAX_QUEUE", environ) or DEFAULT_MAX_QUEUE
 
 
 def parallel(environ: Mapping[str, str] = os.environ) -> int:
     """OLLAMA_NUM_PARALLEL: how many requests are answered at once; what is not 1 to MAX_PARALLEL means 1, as 0
     does, with which a host leaves the choice to itself.
     """
-    value = variable("OLLAMA_NUM_PARALLEL", environ)
-    return int(value) if value.isdecimal() and 1 <= int(value) <= MAX_PARALLEL else 1
+    number = _positive("OLLAMA_NUM_PARALLEL", environ)
+    return number if number is not None and number <= MAX_PARALLEL else 1
 
 
 def context_length(environ: Mapping[str, str] = os.environ) -> int | None:
     """OLLAMA_CONTEXT_LENGTH: tokens that a request may have; what is less than MIN_CONTEXT or no number sets no
     limit, as 0 does, with which a host leaves the choice to itself.
     """
-    value = variable("OLLAMA_CONTEXT_LENGTH", environ)
-    return int(value) if value.isdecimal() and int(value) >= MIN_CONTEXT else None
+    number = _positive("OLLAMA_CONTEXT_LENGTH", environ)
+    return number if number is not None and number >= MIN_CONTEXT else None
+
+
+def _positive(name: str, environ: Mapping[str, str]) -> int | None:
+    """None for what is not a positive number; one of so many digits that Python does not read it is none either."""
+    value = variable(name, environ)
+    with contextlib.suppress(ValueError):
+        return int(value) or None if value.isdecimal() else None
+    return None

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from runner.cache.slots import Held
-from runner.errors import EmptyPrompt, RunnerError
+from runner.errors import EmptyPrompt, PromptTooLong, RunnerError
 from runner.generation.generation import End, Generation, context_of, token_limit
 from runner.generation.meter import Meter
 from runner.generation.sampling import make_sampler
@@ -75,9 +75,11 @@ class Engine:
         loaded, meter = self._loaded, Meter(self._totals, arrived_ns)
         if not request.prompt:
             raise EmptyPrompt
+        context = context_of(loaded.model.context_length, loaded.context_length, request.context_length)
+        if counted := loaded.tokenizer.counted_above(request.prompt, context.length):
+            raise PromptTooLong(counted, *context, at_least=True)
         prompt = loaded.tokenizer.encode(request.prompt)
         loaded.tokenizer.require_rows_for(prompt, loaded.model.vocab_size)
-        context = context_of(loaded.model.context_length, loaded.context_length, request.context_length)
         limit = token_limit(len(prompt), request.max_tokens, context)
         sampler = make_sampler(
             request.sampling,

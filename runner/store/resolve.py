@@ -16,6 +16,7 @@ DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent.parent / "demo"
 DEFAULT_STORE = Path("~/.ollama/models")  # as people write it; whoever knows the user expands it
 MAX_SHOWN = 200  # characters of a name in an error message
+MAX_REFERENCE = 4096  # characters; Linux opens no longer path
 PATHS_BEGIN_WITH = ("/", ".", "~")
 
 
@@ -24,6 +25,8 @@ def open_model(reference: str, store: Path = DEFAULT_STORE) -> ModelFiles:
 
     Raises ModelNotFound, or another LoadError for what is there but broken.
     """
+    if len(reference) > MAX_REFERENCE:
+        raise ModelNotFound(f"a model's name of {len(reference)} characters, limit {MAX_REFERENCE}")
     name = None if reference.startswith(PATHS_BEGIN_WITH) else names.parse(reference)
     if name is not None and (manifest := ollama.find(store, name)):
         return ollama.open_manifest(store, name, manifest)

@@ -27,6 +27,9 @@ from runner.text.ids import Json, id_sources, largest_id, valid_ids
 
 log = logging.getLogger(__name__)
 
+LONG_TOKENS = 8  # characters of a token in the mean; text has about four
+SURE = 1.5
+
 BytesRule = Callable[[int, str], bytes]  # token id, vocabulary entry -> bytes
 
 
@@ -104,9 +107,28 @@ class Tokenizer:
             ids.insert(0, self.bos_id)
         return ids
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of these tokens, nothing stripped or tidied."""
-        return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
+    def counted_above(self, text: str, limit: int) -> int:
+        """How many tokens a text has at least, if it is sure to have more than `limit` of them, else 0.
+
+        A text of 15 MB takes seconds and gigabytes to tokenize. So of one that is long for the limit a beginning is
+        tokenized, then a beginning twice as long; of one that fits, nearly always nothing.
+        """
+        length = LONG_TOKENS * limit
+        while length < len(text):
+            count = len(self.encode(text[:length]))
+            if count > SURE * limit:  # the cut changes a few tokens before it
+                return count
+            length *= 2
+        return 0
+
+    def decode(self, ids: Iterable[int], most: int | None = None) -> str:
+        """The text of these tokens, nothing stripped or tidied. Raises BadRequest for more than `most` bytes."""
+        text = bytearray()
+        for token_id in ids:
+            text += self.token_bytes(token_id)
+            if most is not None and len(text) > most:
+                raise BadRequest(f"the text of these tokens has more than {most} bytes; send them in parts")
+        return text.decode("utf-8", "replace")
 
     def piece(self, token_id: int) -> str:
         """The text of one token alone: U+FFFD where it holds only part of a character."""

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from api.guard import MAX_BODY_BYTES
+from api.wire.bodies import MAX_IDS
+from api.wire.schema import MAX_TEXT_BYTES
+from tests.parts import tiny
 from tests.parts.raw_http import exchange, read_response
 from tests.parts.serving import Serving
 from tests.parts.streams import plain
@@ -156,4 +159,65 @@ def test_a_prompt_of_a_million_characters_is_too_long_and_nothing_worse(probed: 
     with probed.request({"prompt": "long " * 200_000}) as request:
         status, text = request.refusal()
     assert status == 400
-    assert "input length (1000001 tokens) exceeds" in text
+    assert "input length (at least 4097 tokens) exceeds" in text
+
+
+LONG_BODIES = {
+    "begins no value of": b'{"prompt": "x", "options": {"stop": [' + b'"",' * 1_000_000 + b'""]}}',
+    "begins no value": b'{"prompt": "x", "options": {"logit_bias": {%s}}}'
+    % b",".join(b'"%d":1' % number for number in range(200_000)),
+    "more than 1000 names": b'{"prompt": "x", %s}'
+    % b",".join(b'"%d":1' % number for number in range(200_000)),
+    "character 27 begins": b'{"prompt": "x", "unknown": [' + b"[]," * 1_000_000 + b"[]]}",
+}
+
+
+@pytest.mark.parametrize("what", LONG_BODIES)
+def test_a_long_body_of_many_small_things_is_not_read_to_its_end(probed: Serving, what: str) -> None:
+    answer = probed.http.post("/completion", content=LONG_BODIES[what])
+    assert answer.status_code == 400
+    message = plain(answer.headers["content-type"], answer.content)
+    assert message.startswith(f"body of {len(LONG_BODIES[what])} bytes: ")
+    assert what in message
+
+
+@pytest.mark.parametrize(
+    ("bias", "message"),
+    [
+        ({"9" * 5000: 1}, f"logit_bias: '{'9' * 20}' is not a token id"),
+        ({"x" * 200_000: 1}, f"logit_bias: '{'x' * 20}' is not a token id"),
+        ({"9" * 10: 1}, "logit_bias: no token 9999999999 in a vocabulary of 300 tokens"),
+        (dict.fromkeys(map(str, range(10_001)), 1), "logit_bias has 10001 entries, limit 10000"),
+    ],
+    ids=["digits", "a long key", "a large id", "many"],
+)
+def test_a_bias_on_what_is_no_token_is_refused(probed: Serving, bias: dict[str, int], message: str) -> None:
+    with probed.request({"prompt": "x", "options": {"logit_bias": bias}}) as request:
+        assert request.refusal() == (400, message)
+
+
+def test_a_model_of_an_endless_name_is_not_looked_for(probed: Serving) -> None:
+    answer = probed.http.post("/load", json={"model": "a/" * 5_000_000})
+    assert answer.status_code == 404
+    message = plain(answer.headers["content-type"], answer.content)
+    assert message == "a model's name of 10000000 characters, limit 4096"
+
+
+def test_a_long_text_is_tokenized_in_parts_only(probed: Serving) -> None:
+    answer = probed.http.post("/v1/tokenize", content=b"x" * (MAX_TEXT_BYTES + 1))
+    assert answer.status_code == 400
+    assert plain(answer.headers["content-type"], answer.content).endswith("send it in parts")
+
+
+def test_many_ids_come_and_go_whole(probed: Serving) -> None:
+    text = "0123456789" * 10_001
+    ids = probed.http.post("/v1/tokenize", content=text).json()
+    assert len(ids) == len(text) + 1
+    assert probed.http.post("/v1/detokenize", json=ids).text == tiny.BOS + text
+
+
+def test_more_ids_than_a_reply_has_room_for_are_refused(probed: Serving) -> None:
+    answer = probed.http.post("/v1/detokenize", content=b"[" + b"1," * MAX_IDS + b"1]")
+    assert answer.status_code == 400
+    message = plain(answer.headers["content-type"], answer.content)
+    assert message == f"{MAX_IDS + 1} ids at once, limit {MAX_IDS}"

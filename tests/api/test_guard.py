@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from typing import Any
 
 import pytest
+from starlette.requests import Request
 
-from api.guard import BODY_IDLE_S
+from api.guard import BODY_IDLE_S, SLOWEST, TooSlow, read_body
 from api.server import HEADERS_S
+from tests.parts import clock
 from tests.parts.raw_http import exchange, read_response
 from tests.parts.serving import Serving
 
@@ -76,6 +80,40 @@ def test_senders_who_never_finish_are_cut_off(probed: Serving) -> None:
     assert statuses == {0, 408}
     took = time.monotonic() - started
     assert min(HEADERS_S, BODY_IDLE_S) <= took < HEADERS_S + 5
+
+
+def dripping(size: int, every_s: float, step: int = 1) -> Request:
+    """A request whose body comes in steps; `asyncio` measures the time between them."""
+    left = [b"x" * step] * (size // step)
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(every_s)
+        return {"type": "http.request", "body": left.pop(), "more_body": bool(left)}
+
+    return Request({"type": "http", "method": "POST", "headers": []}, receive)
+
+
+async def timed(request: Request) -> tuple[int | str, float]:
+    """The size of the body, or why there is none, and the seconds it took."""
+    try:
+        return len(await read_body(request)), asyncio.get_running_loop().time()
+    except TooSlow as error:
+        return str(error), asyncio.get_running_loop().time()
+
+
+def test_a_body_that_comes_byte_by_byte_has_ten_seconds() -> None:
+    why, took = clock.run(timed(dripping(1000, every_s=3)))
+    assert why == "the request body came too slowly: 3 bytes, then none in time"
+    assert took == pytest.approx(BODY_IDLE_S, abs=0.1)
+    assert clock.run(timed(dripping(3, every_s=3)))[0] == 3
+
+
+def test_a_long_body_may_take_longer_while_it_goes_on() -> None:
+    size = 16 * SLOWEST
+    arrived, took = clock.run(timed(dripping(size, every_s=5, step=4 * SLOWEST)))
+    assert arrived == size
+    assert took == pytest.approx(20, abs=0.1)
+    assert "too slowly" in str(clock.run(timed(dripping(size, every_s=11, step=8 * SLOWEST)))[0])
 
 
 def test_a_header_that_arrives_byte_by_byte_is_served(probed: Serving) -> None:

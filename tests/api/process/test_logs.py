@@ -132,7 +132,8 @@ def test_slog_levels_on_pythons_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "size"), [("", 512), ("8", 8), (" '9' ", 9), ("0", 512), ("-3", 512), ("x", 512)]
+    ("value", "size"),
+    [("", 512), ("8", 8), (" '9' ", 9), ("0", 512), ("-3", 512), ("x", 512), ("9" * 5000, 512)],
 )
 def test_the_queue_length_is_a_positive_number_or_the_default(value: str, size: int) -> None:
     assert max_queue({"OLLAMA_MAX_QUEUE": value}) == size

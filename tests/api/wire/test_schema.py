@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.wire.schema import BadBody, _said, read_completion, read_ids, read_load, well_formed
+from api.wire.bodies import BadBody
+from api.wire.schema import _said, read_completion, read_ids, read_load, well_formed
 from runner.errors import BadRequest
 from runner.types import GenerateRequest, SamplingOptions
 

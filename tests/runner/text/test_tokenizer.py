@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
-from runner.errors import BadModelFiles
+from runner.errors import BadModelFiles, BadRequest
 from runner.text.detokenizer import Detokenizer
 from runner.text.tokenizer import Tokenizer
 
@@ -225,3 +225,40 @@ def test_an_unusable_file_is_one_line(text: str) -> None:
         Tokenizer(text)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+class Noting(Tokenizer):
+    """Notes how much it was given to tokenize."""
+
+    noted = 0
+
+    def encode(self, text: str, *, begin: bool = True) -> list[int]:
+        self.noted += len(text)
+        return super().encode(text, begin=begin)
+
+
+@UNHURRIED
+@given(st.lists(st.sampled_from(["hello ", "日本", " " * 40, "a", "\n"]), max_size=60), st.integers(1, 60))
+def test_a_text_is_said_to_be_too_long_only_if_it_is(parts: list[str], limit: int) -> None:
+    text = "".join(parts)
+    for tokenizer in (OURS_BYTE_LEVEL, OURS_SENTENCEPIECE):
+        counted = tokenizer.counted_above(text, limit)
+        assert counted == 0 or min(counted, len(tokenizer.encode(text))) > limit
+
+
+def test_of_a_text_that_is_far_too_long_only_the_beginning_is_tokenized() -> None:
+    tokenizer = Noting(BYTE_LEVEL.to_str())
+    assert tokenizer.counted_above("hello world " * 100_000, 100) > 100
+    assert tokenizer.noted == 800
+    assert tokenizer.counted_above(" " * 10_000 + "hello world " * 100_000, 5000) > 5000
+    assert tokenizer.noted < 100_000
+    tokenizer.noted = 0
+    assert tokenizer.counted_above("hello world " * 60, 100) == 0
+    assert tokenizer.noted == 0
+
+
+def test_a_text_of_more_bytes_than_asked_for_is_not_made() -> None:
+    ids = OURS_BYTE_LEVEL.encode("hello")
+    assert OURS_BYTE_LEVEL.decode(ids, 5) == "hello"
+    with pytest.raises(BadRequest, match="more than 4 bytes"):
+        OURS_BYTE_LEVEL.decode(ids, 4)

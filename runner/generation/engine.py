@@ -19,9 +19,9 @@ from runner.cache.slots import Held
 from runner.errors import EmptyPrompt, PromptTooLong, RunnerError
 from runner.generation.generation import End, Generation, context_of, token_limit
 from runner.generation.meter import Meter
-from runner.generation.sampling import make_sampler
+from runner.generation.sampling import Draw, make_sampler
 from runner.generation.scheduler import Scheduler
-from runner.generation.step import Logits, Pending, Stepper, Wanted
+from runner.generation.step import Logits, Stepper, Wanted
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
 from runner.text.output import Output
@@ -52,7 +52,7 @@ class Engine:
         self._totals = totals or Totals()
         self._scheduler = Scheduler(loaded.prefill_chunk, packs=packs and loaded.slots.may_pack)
         self._stepper = Stepper(loaded.model, loaded.slots, at_once, packs=packs)
-        self._unread: list[tuple[Generation, Pending]] = []  # draws that were begun
+        self._unread: list[tuple[Generation, Draw]] = []  # draws that were begun
         self._fed: list[Generation] = []  # whom the last step fed: its trouble may show in the next one
         self._stepping: list[Generation] = []  # whom an exception now would hit
 
@@ -133,8 +133,8 @@ class Engine:
         self._stepper.begin(drawn, [logits[row.slot] for row in bound])
         started = time.monotonic()
         feeds = self._stepper.feed(plan)
-        for row, pending in unread:
-            self._read(row, pending)
+        for row, draw in unread:
+            self._read(row, draw)
         _flush(row for row, _ in unread)
         for row in bound:
             if row in self._scheduler.rows:
@@ -183,9 +183,9 @@ class Engine:
             self._stepper.begin(drawn)
             self._unread.append((row, drawn[0]))
 
-    def _read(self, row: Generation, pending: Pending) -> None:
+    def _read(self, row: Generation, draw: Draw) -> None:
         try:
-            end = row.feed(pending.read())
+            end = row.feed(draw.read())
         except RunnerError as error:
             self._fail(row, Failed(str(error), error.status))
             return
@@ -214,7 +214,7 @@ class Engine:
 
 
 def _wanted(row: Generation, logits: Logits, allowed: bytes | None = None) -> Wanted:
-    return Wanted(row.slot, logits, row.sampler, row.drawn == 1, allowed)
+    return Wanted(row.slot, logits, row.sampler, allowed)
 
 
 def _flush(rows: Iterable[Generation]) -> None:

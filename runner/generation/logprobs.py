@@ -48,4 +48,4 @@ def _ints(array: mx.array) -> list[int]:
 
 def _floored(array: mx.array) -> list[float]:
     values: list[float] = array.tolist()  # type: ignore[assignment]  # typed as object
-    return [value if value > LOGPROB_FLOOR else LOGPROB_FLOOR for value in values]  # NaN too
+    return [value if value > LOGPROB_FLOOR else LOGPROB_FLOOR for value in values]

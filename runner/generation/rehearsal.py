@@ -71,4 +71,4 @@ def _draw(loaded: LoadedModel, logits: mx.array) -> None:
             make_sampler(options, loaded.model.vocab_size, (), loaded.context_length) for _ in range(rows)
         ]
         drawn.append(draw(samplers, logits)[0].tokens)
-    mx.eval([tokens.array for tokens in drawn])
+    mx.eval([tokens.checked for tokens in drawn])

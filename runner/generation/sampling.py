@@ -28,12 +28,14 @@ Knows nothing about text, stop strings or caches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import mlx.core as mx
 
+from runner.errors import RunnerError
 from runner.generation import penalties
 from runner.generation.draws import draw_key, drawn, fresh_seed, largest, words
 from runner.generation.filters import Candidates, narrowing
@@ -42,6 +44,7 @@ from runner.generation.penalties import History, Penalty, Step
 from runner.types import SamplingOptions
 
 COMPARED = 64  # entries of a logit_bias with which a request may still be drawn together with others
+BROKEN = 2**32 - 1  # no token's id
 LARGE = 1e15  # options are cut to this size: none of them, nor two together, overflows float32 into a NaN
 
 
@@ -54,10 +57,19 @@ class Drawn(NamedTuple):
 
 
 class Tokens:
-    """Tokens [B] uint32 that were drawn together; not evaluated yet."""
+    """Tokens [B] uint32 that were drawn together; not evaluated yet.
 
-    def __init__(self, array: mx.array) -> None:
+    array: what the next step may feed, in the vocabulary whatever the logits were. checked: the same, and BROKEN
+    where a row's logits are no numbers, so that whoever reads a token learns of it without a second look at the
+    device.
+    """
+
+    def __init__(self, array: mx.array, raw: mx.array) -> None:
+        """raw: the logits [B,V] that they were drawn from. Minus infinity is a token that a model rules out. Their
+        sum tells in one pass; where that of finite ones overflows, they are as broken.
+        """
         self.array = array
+        self.checked = mx.where(mx.sum(raw, axis=-1) < math.inf, array, mx.array(BROKEN, mx.uint32))
         self._size = array.size
         self._numbers: list[int] = []
 
@@ -67,7 +79,7 @@ class Tokens:
     def numbers(self) -> list[int]:
         """The same as numbers; waits for the device."""
         if not self._numbers:
-            self._numbers = self.array.tolist()  # type: ignore[assignment]  # typed as object
+            self._numbers = self.checked.tolist()  # type: ignore[assignment]  # typed as object
         return self._numbers
 
 
@@ -85,11 +97,17 @@ class Draw(NamedTuple):
 
     def arrays(self) -> list[mx.array]:
         """What to evaluate."""
-        return [self.tokens.array, *([] if self.logprobs is None else self.logprobs.arrays())]
+        return [self.tokens.checked, *([] if self.logprobs is None else self.logprobs.arrays())]
 
     def read(self) -> Drawn:
-        """The same as numbers; waits for the device."""
+        """The same as numbers; waits for the device. Raises RunnerError if the logits were none: what is broken
+        would talk nonsense for ever.
+        """
         token = self.tokens.numbers()[self.row]
+        if token == BROKEN:
+            raise RunnerError(
+                "the model's logits are not finite: its weights are broken, or a number overflowed"
+            )
         return Drawn(token) if self.logprobs is None else Drawn(token, *self.logprobs.read())
 
 
@@ -157,7 +175,7 @@ def draw(samplers: Sequence[Sampler], logits: mx.array, allowed: mx.array | None
     allowed [V]: 0, or minus infinity for a token that may not come.
     """
     mask, chain = samplers[0].mask, samplers[0].chain
-    raw = logits.astype(mx.float32)
+    raw = found = logits.astype(mx.float32)
     if mask is not None:
         raw = mask(raw)
     if allowed is not None:
@@ -165,7 +183,7 @@ def draw(samplers: Sequence[Sampler], logits: mx.array, allowed: mx.array | None
     histories = [sampler.history for sampler in samplers if sampler.history is not None]
     counts = mx.stack([history.counts for history in histories]) if histories else None
     keys = None if chain.is_greedy else words(*(sampler.next_key() for sampler in samplers))
-    tokens = Tokens(chain(raw, counts, keys))
+    tokens = Tokens(chain(raw, counts, keys), found)
     draws = [Draw(tokens, row) for row in range(len(samplers))]
     for history, one in zip(histories, draws, strict=False):
         history.add(one.token)

@@ -19,10 +19,9 @@ from runner.cache.company import Company
 from runner.cache.memory import Memory
 from runner.cache.packed import Packed
 from runner.cache.slots import Slots
-from runner.errors import RunnerError
 from runner.generation.masks import Masks
 from runner.generation.plan import RowPlan, StepPlan
-from runner.generation.sampling import Draw, Drawn, Sampler, draw
+from runner.generation.sampling import Draw, Sampler, draw
 from runner.kernels.rows_attention import AtOnce
 from runner.models.base import Model
 
@@ -34,34 +33,12 @@ class Logits(NamedTuple):
     row: int
 
 
-class Pending(NamedTuple):
-    """A draw on its way. finite: whether all logits were, where somebody wants to know."""
-
-    draw: Draw
-    finite: mx.array | None = None
-
-    def read(self) -> Drawn:
-        """Wait for the device. Raises RunnerError if the logits were not finite: broken weights would talk nonsense
-        for ever.
-        """
-        if self.finite is not None and not self.finite.item():
-            raise RunnerError("the model's logits are not finite: its weights are broken")
-        return self.draw.read()
-
-    def arrays(self) -> list[mx.array]:
-        """What to evaluate."""
-        return [*self.draw.arrays(), *([] if self.finite is None else [self.finite])]
-
-
 class Wanted(NamedTuple):
-    """A draw that a row wants. check: whether the logits are finite. allowed: a bit for each token, set if it may
-    come; None: all may.
-    """
+    """A draw that a row wants. allowed: a bit for each token, set if it may come; None: all may."""
 
     slot: int
     logits: Logits
     sampler: Sampler
-    check: bool
     allowed: bytes | None = None
 
 
@@ -123,9 +100,8 @@ class Stepper:
         fed, self._fed = self._fed, []
         mx.eval(fed)
 
-    def draw(self, wanted: Sequence[Wanted]) -> list[Pending]:
+    def draw(self, wanted: Sequence[Wanted]) -> list[Draw]:
         """Choose for these rows; a plan may then feed the tokens to their slots."""
-        pending: dict[int, Pending] = {}
         groups: dict[Hashable, list[Wanted]] = {}
         for one in wanted:
             groups.setdefault((id(one.logits.rows), one.sampler.kind, one.allowed), []).append(one)
@@ -134,13 +110,11 @@ class Stepper:
             mask = None if allowed is None else self._masks.array(allowed)
             for one, drawn in zip(group, draw([one.sampler for one in group], logits, mask), strict=True):
                 self._drawn[one.slot] = drawn
-                finite = mx.isfinite(one.logits.rows[one.logits.row]).all() if one.check else None
-                pending[one.slot] = Pending(drawn, finite)
-        return [pending[one.slot] for one in wanted]
+        return [self._drawn[one.slot] for one in wanted]
 
-    def begin(self, pending: Iterable[Pending], waiting: Iterable[Logits] = ()) -> None:
+    def begin(self, draws: Iterable[Draw], waiting: Iterable[Logits] = ()) -> None:
         """Start computing draws, and logits whose draw has to wait; whoever reads one of them waits."""
-        arrays = [one.arrays() for one in pending]
+        arrays = [one.arrays() for one in draws]
         mx.async_eval(arrays, [logits.rows for logits in waiting])  # type: ignore[no-untyped-call]  # the stub has no types
 
     def forget(self, slot: int) -> None:

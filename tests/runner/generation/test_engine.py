@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import mlx.core as mx
 import pytest
 
 from runner.errors import EmptyPrompt, PromptTooLong
@@ -216,14 +217,23 @@ def test_an_empty_prompt_is_refused() -> None:
         run(saying("x", "p"), request(""))
 
 
-def test_logits_that_are_not_finite_are_an_error_not_a_stream_of_nonsense() -> None:
-    class Broken(ScriptedModel):
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_logits_that_are_not_finite_are_an_error_not_a_stream_of_nonsense(
+    after: int, temperature: float
+) -> None:
+    class Breaking(ScriptedModel):
         def logits(self, hidden):  # type: ignore[no-untyped-def]
-            return super().logits(hidden) * float("nan")
+            return mx.where(hidden >= self.start + after, mx.nan, super().logits(hidden))
 
-    *_, end = run(loaded(Broken([1], 0)), request("p"))
+    options = SamplingOptions(temperature=temperature, top_k=1)
+    coder = tokenizer()
+    model = loaded(Breaking(coder.encode("abcdef"), len("prompt") - 1))
+    *_, end = events = run(model, request("prompt", sampling=options))
     assert isinstance(end, Failed)
     assert "not finite" in end.message
+    assert text_of(events) == "abcdef"[:after]
+    assert model.slots.match(coder.encode("prompt")).matched == 0  # nothing of it is kept
 
 
 def test_durations_are_positive_and_prompt_time_includes_the_first_forward() -> None:

@@ -97,7 +97,7 @@ def test_an_answer_draws_at_each_place_what_may_stand_there_as_often_as_the_mode
 
 # --- log-probabilities -----------------------------------------------------------------------------------
 
-EXTREMES = st.sampled_from([-math.inf, -3e38, -1e9, -1e4, 3e38, 1e9])
+EXTREMES = st.sampled_from([-math.inf, -3e38, -1e9, -1e4, 1e37, 1e9])
 FLOOR = -9999.0
 
 

@@ -46,10 +46,3 @@ def test_no_alternatives_and_no_logprobs_are_two_things() -> None:
     assert drawn.logprob == pytest.approx(math.log(0.5))
     assert drawn.top == ()
     assert chosen(make_sampler(SamplingOptions(), 2, [], CONTEXT), logits).read() == Drawn(0)
-
-
-def test_logits_that_are_no_numbers_have_logprobs_at_the_floor() -> None:
-    drawn = chosen(
-        make_sampler(SamplingOptions(), 2, [], CONTEXT, 2), mx.array([[math.nan, math.nan]])
-    ).read()
-    assert (drawn.logprob, [value for _, value in drawn.top]) == (-9999.0, [-9999.0, -9999.0])

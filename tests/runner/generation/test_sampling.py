@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from runner.errors import RunnerError
 from runner.generation.sampling import draw, make_sampler
 from runner.types import SamplingOptions
 from tests.parts.sampling import (
@@ -72,7 +74,7 @@ def test_greedy_is_the_default_and_works_on_half_precision() -> None:
     found = chosen(sampler_for(SamplingOptions(), 3), logits)
     assert values(found.token) == [1]
     assert found.token.shape == (1,)
-    assert found.arrays() == [found.tokens.array]
+    assert found.arrays() == [found.tokens.checked]
 
 
 @UNHURRIED
@@ -114,7 +116,8 @@ def test_logits_that_are_no_numbers_do_not_crash(temperature: float) -> None:
     options = SamplingOptions(
         temperature=temperature, top_k=3, top_p=0.9, repeat_last_n=4, repeat_penalty=1.2
     )
-    assert 0 <= token_of(sampler_for(options, SIZE, prompt=[1]), [math.nan] * SIZE) < SIZE
+    found = chosen(sampler_for(options, SIZE, prompt=[1]), mx.array([[math.nan] * SIZE]))
+    assert 0 <= values(found.token)[0] < SIZE
 
 
 @pytest.mark.parametrize(
@@ -132,3 +135,28 @@ def test_a_suppressed_token_is_never_drawn(options: SamplingOptions) -> None:
     sampler = make_sampler(options, 4, [1, 1], CONTEXT, suppressed={1, 3, 4, 99})
     drawn_ids = {int(values(chosen(sampler, mx.array([[1.0, 50.0, 0.5, 20.0]])).token)[0]) for _ in range(30)}
     assert drawn_ids <= {0, 2}
+
+
+BAD = [math.nan, math.inf]
+ANY = [
+    SamplingOptions(),
+    SamplingOptions(temperature=1.0, top_k=3, top_p=0.9),
+    SamplingOptions(temperature=1.0),
+]
+
+
+@pytest.mark.parametrize("options", ANY, ids=["greedy", "filtered", "sampled"])
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("places", [[2], range(SIZE)], ids=["one", "all"])
+def test_a_row_whose_logits_are_no_numbers_is_an_error_and_those_beside_it_are_drawn(
+    options: SamplingOptions, bad: float, places: Sequence[int]
+) -> None:
+    good = [0.5 * i for i in range(SIZE)]
+    broken = [bad if i in places else value for i, value in enumerate(good)]
+    samplers = [sampler_for(replace(options, seed=3), SIZE) for _ in range(3)]
+    first, second, third = draw(samplers, mx.array([good, broken, good]))
+    alone = chosen(sampler_for(replace(options, seed=3), SIZE), mx.array([good])).read()
+    assert first.read() == third.read() == alone
+    with pytest.raises(RunnerError, match="not finite"):
+        second.read()
+    assert values(second.token)[0] < SIZE  # the next step feeds it before anybody has read it

@@ -7,6 +7,9 @@ Knows nothing about routes or arrays.
 
 from __future__ import annotations
 
+from api.process import signals  # first, since the imports below take their time
+
+# isort: split
 import asyncio
 import contextlib
 import gc
@@ -51,9 +54,11 @@ class Ending:
     def fatal(self, error: Exception | str, code: int) -> NoReturn:
         lifecycle.fatal(str(error), code, self._handler)
 
-    def ask_to_stop(self) -> None:
+    def ask_to_stop(self, number: int) -> None:
         """A signal came: tell every open answer, let the server end. A second one ends the process at once."""
-        if self.stopping or self._parts is None:
+        if self.stopping:
+            lifecycle.leave(lifecycle.AT_ONCE + number)
+        if self._parts is None:
             lifecycle.leave(lifecycle.STOPPED)
         self.stopping = True
         lifecycle.leave_after(FORCED_EXIT_S, lifecycle.STOPPED)
@@ -65,6 +70,13 @@ class Ending:
 
     def worker_died(self, reason: str) -> None:
         """Called on the dying thread: a runner that cannot answer must not look alive."""
+        self._give_up(reason, lifecycle.WORKER_DIED)
+
+    def memory_exhausted(self, reason: str) -> None:
+        """Called on the worker's thread, which ends."""
+        self._give_up(reason, lifecycle.EXHAUSTED)
+
+    def _give_up(self, reason: str, code: int) -> NoReturn:
         if self.stopping:
             lifecycle.leave(lifecycle.STOPPED, self._handler)
         if self._parts is not None:
@@ -72,7 +84,7 @@ class Ending:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(streams.farewell, RunnerError(reason))
             time.sleep(FAREWELL_S)
-        self.fatal(reason, lifecycle.WORKER_DIED)
+        self.fatal(reason, code)
 
 
 def main() -> NoReturn:
@@ -81,10 +93,12 @@ def main() -> NoReturn:
     if sys.argv[1:2] == ["import"]:
         from api.commands import importing
 
+        signals.interrupt()
         importing.main(sys.argv[2:])
     if sys.argv[1:2] == ["show"]:
         from api.commands import showing
 
+        signals.interrupt()
         showing.main(sys.argv[2:])
     arguments = parse(sys.argv[1:])
     if arguments.hosted:
@@ -93,7 +107,7 @@ def main() -> NoReturn:
     handler = logs.start(log_level())
     ending = Ending(handler)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ending.ask_to_stop())
+        signal.signal(number, lambda number, _: ending.ask_to_stop(number))
     try:
         bound = bind(arguments.host, arguments.port)
         worker = start_worker(ending, arguments)
@@ -117,6 +131,7 @@ def start_worker(ending: Ending, arguments: Arguments) -> Worker:
         packed=arguments.packed,
         parallel=arguments.parallel or parallel(),
         context_length=arguments.context_length or context_length(),
+        on_exhaustion=ending.memory_exhausted,
     )
     worker.start()
     return worker
@@ -132,7 +147,7 @@ async def serve(
     server = Server(app)
     ending.know(server, app.state.streams, worker)
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, ending.ask_to_stop)
+        asyncio.get_running_loop().add_signal_handler(number, ending.ask_to_stop, number)
     serving = asyncio.create_task(server.serve(sockets=[bound]))
     loaded = asyncio.wrap_future(loading)
     await asyncio.wait([serving, loaded], return_when=asyncio.FIRST_COMPLETED)

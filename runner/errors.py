@@ -28,6 +28,7 @@ from __future__ import annotations
 
 MAX_MESSAGE = 1000  # characters
 LEFT_OUT = " ... "
+OUT_OF_MEMORY = "out of memory"
 
 
 def message(text: str) -> str:
@@ -47,7 +48,7 @@ def explain(error: BaseException) -> str:
     said = error.strerror if isinstance(error, OSError) else None
     text = message(said or str(error)) or type(error).__name__
     if "malloc]" in text or "Resource limit exceeded" in text:
-        return f"out of memory: {text}"
+        return f"{OUT_OF_MEMORY}: {text}"
     return text
 
 

@@ -18,7 +18,7 @@ yet cannot be evaluated on another one):
 6. The thread never waits for a reader: a request whose outlet has no room rests, and `wake` says that it has some.
 7. A model is replaced as a whole, after the new one is complete. A failed load changes nothing.
 8. If the thread itself dies, `on_death` is called: a runner that answers /health but no prompt is worse than
-   none.
+   none. So is one without memory: after SHORTAGES requests in a row that ran out of it, `on_exhaustion` is called.
 
 Knows nothing about HTTP or asyncio.
 """
@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown, explain
+from runner.errors import OUT_OF_MEMORY, Busy, ModelNotLoaded, RunnerError, ShuttingDown, explain
 from runner.generation.engine import Engine
 from runner.generation.rehearsal import rehearse
 from runner.kernels.choice import rows_attention
@@ -50,6 +50,11 @@ from runner.types import Failed, GenerateRequest, Grammar, Outlet, SlotStatus, S
 log = logging.getLogger(__name__)
 
 REST_AFTER_S = 5.0
+SHORTAGES = 3
+
+
+class Exhausted(Exception):
+    """The memory does not come back."""
 
 
 class GenerateJob:
@@ -96,9 +101,11 @@ class Worker:
         packed: bool = False,  # see `loader.load`
         parallel: int = 1,  # requests answered at once
         context_length: int | None = None,  # tokens that a request may have, where the model has more
+        on_exhaustion: Callable[[str], None] | None = None,  # None: as on_death
     ) -> None:
         self._limit = limit
         self._on_death = on_death
+        self._on_exhaustion = on_exhaustion or on_death
         self._store = store
         self._packed = packed
         self._parallel = parallel
@@ -110,6 +117,8 @@ class Worker:
         self._is_rested = True  # every buffer that no array uses was given back
         self._loaded: LoadedModel | None = None
         self._engine: Engine | None = None
+        self._shortages = 0  # since an answer was complete
+        self._answered = 0  # by then
         self._status = Status()
         self.totals = Totals()
         self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
@@ -233,6 +242,8 @@ class Worker:
             while self._turn():
                 pass
             device.leave()
+        except Exhausted as error:
+            self._on_exhaustion(str(error))
         except BaseException as error:  # rule 8; nobody is left who could handle it
             log.critical("MLX thread died", exc_info=True)
             self._on_death(f"the MLX thread died: {type(error).__name__}: {error}")
@@ -295,8 +306,17 @@ class Worker:
                 return  # until somebody wakes us
         except Exception as error:  # rule 5
             log.exception("Step failed")
-            engine.fail(explain(error))
+            why = explain(error)
+            engine.fail(why)
+            if why.startswith(OUT_OF_MEMORY):
+                self._note_shortage(engine.answered, why)
         self._woken = True
+
+    def _note_shortage(self, answered: int, why: str) -> None:
+        self._shortages = self._shortages + 1 if answered == self._answered else 1
+        self._answered = answered
+        if self._shortages == SHORTAGES:
+            raise Exhausted(f"{SHORTAGES} times in a row: {why}")
 
     def _run_call(self, job: CallJob) -> None:
         if not job.result.set_running_or_notify_cancel():
@@ -326,6 +346,7 @@ class Worker:
 
     def _take(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
+        self._shortages = self._answered = 0
         self._engine = Engine(
             loaded, self._housekeep, rows_attention(), packs=device.packs_prompts(), totals=self.totals
         )

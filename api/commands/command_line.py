@@ -40,7 +40,8 @@ environment:
   OLLAMA_CONTEXT_LENGTH  tokens that prompt and answer may have together (default: as many as the model can)
 
 exit codes:
-  0 asked to stop   2 usage   3 address in use   4 model cannot be loaded   5 MLX thread died   7 parent gone
+  0 asked to stop   2 usage   3 address in use   4 model cannot be loaded   5 MLX thread died
+  6 out of memory three times in a row   7 parent gone   130, 143 a second SIGINT, SIGTERM
 """
 
 

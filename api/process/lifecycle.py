@@ -1,7 +1,8 @@
 """How the process begins and ends.
 
-Exit codes: 0 asked to stop, 2 usage, 3 the address, 4 the model, 5 the MLX thread died, 7 the parent is gone,
-1 anything else. A fatal error is one last line on stderr, `Error: <reason>`, which a host shows to its user.
+Exit codes: 0 asked to stop, 2 usage, 3 the address, 4 the model, 5 the MLX thread died, 6 out of memory again and
+again, 7 the parent is gone, 128 and a signal's number asked to stop twice, 1 anything else. A fatal error is one
+last line on stderr, `Error: <reason>`, which a host shows to its user.
 
 Every end goes through `os._exit`: an interpreter that shuts down beside a busy MLX thread aborts. Nothing here
 needs a tidy end: newer hosts send SIGKILL.
@@ -26,7 +27,8 @@ from typing import NoReturn
 from api.process.logs import STDERR, PipeHandler
 from runner.errors import message
 
-STOPPED, USAGE, ADDRESS, MODEL, WORKER_DIED, PARENT_GONE, OTHER = 0, 2, 3, 4, 5, 7, 1
+STOPPED, USAGE, ADDRESS, MODEL, WORKER_DIED, EXHAUSTED, PARENT_GONE, OTHER = 0, 2, 3, 4, 5, 6, 7, 1
+AT_ONCE = 128  # and the number of the signal, as shells have it
 
 PARENT_POLL_S = 0.2
 DRAIN_S = 0.5

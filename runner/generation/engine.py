@@ -55,6 +55,7 @@ class Engine:
         self._unread: list[tuple[Generation, Draw]] = []  # draws that were begun
         self._fed: list[Generation] = []  # whom the last step fed: its trouble may show in the next one
         self._stepping: list[Generation] = []  # whom an exception now would hit
+        self.answered = 0  # requests that came to a regular end
 
     @property
     def is_live(self) -> bool:
@@ -198,6 +199,7 @@ class Engine:
         self._stepping.append(row)
         self._loaded.slots.give(row.slot, row.known)
         self._leave(row)
+        self.answered += end != "cancelled"
         row.finish(end)
 
     def _fail(self, row: Generation, failed: Failed) -> None:

@@ -227,11 +227,12 @@ def hosted(model: Path | str, environment: Mapping[str, str] | None = None) -> I
         yield running
 
 
-def stopped(running: Running, number: signal.Signals, state: str) -> None:
+def stopped(running: Running, number: signal.Signals, state: str, code: int = 0) -> None:
     """Send the signal; the process must be gone, tidily, before a host would lose patience."""
     sent = running.send_signal(number)
-    assert running.exit_code() == 0
+    assert running.exit_code() == code
     took = time.monotonic() - sent
     print(f"{number.name} while {state}: gone after {took:.2f} s")
     assert took < HOST_GRACE_S
     assert "Error:" not in running.output.text
+    assert "Traceback" not in running.output.text

@@ -71,12 +71,25 @@ def test_a_signal_in_prefill_does_not_wait_for_it(slow_model: Path, number: sign
         is_farewell(open_stream)
 
 
-def test_a_second_signal_ends_it_at_once(slow_model: Path) -> None:
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_second_signal_ends_it_at_once(slow_model: Path, number: signal.Signals) -> None:
     with hosted(slow_model) as running, Request(running.port, ask("x" * 8000, 1)) as open_stream:
         open_stream.started()
         running.send_signal(signal.SIGINT)
         running.output.wait_for("Stopping")
-        stopped(running, signal.SIGINT, "stopping")
+        stopped(running, number, "stopping", code=128 + number)
+
+
+@pytest.mark.parametrize(("command", "code"), [("runner", 0), ("import", 128)])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_the_first_modules_are_imported_ends_it_without_a_word(
+    tmp_path: Path, number: signal.Signals, command: str, code: int
+) -> None:
+    """The module of this name, which asyncio imports, takes its time."""
+    (tmp_path / "fcntl.py").write_text("import os, time\nos.write(2, b'importing')\ntime.sleep(60)\n")
+    with spawned(command, "--model", "demo", environment={"PYTHONPATH": str(tmp_path)}) as running:
+        running.output.wait_for("importing")
+        stopped(running, number, "importing", code and code + number)
 
 
 def test_a_signal_is_obeyed_although_a_client_does_not_read(slow_model: Path) -> None:

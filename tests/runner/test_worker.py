@@ -262,6 +262,28 @@ def test_a_load_waits_for_the_request_before_it_and_the_request_behind_waits_for
     assert worker.status.model == "tiny"
 
 
+def test_a_worker_gives_up_when_memory_does_not_come_back() -> None:
+    deaths: list[str] = []
+    exhausted: queue.Queue[str] = queue.Queue()
+    worker = Worker(9, deaths.append, on_exhaustion=exhausted.put)
+    worker.start()
+    model = script("abcdef", "p")
+    worker._call(lambda: worker._take(fakes.loaded(model))).result(WAIT_S)
+
+    def ends(fail_at: int | None) -> type[Event]:
+        model.fail_at = fail_at
+        answer = Answer()
+        worker.generate(GenerateRequest("p"), answer)
+        return type(answer.end())
+
+    assert [ends(at) for at in (3, 3, None, 3, 3)] == [Failed, Failed, Done, Failed, Failed]
+    assert exhausted.empty()  # no three in a row
+    assert ends(3) is Failed
+    assert exhausted.get(timeout=WAIT_S).startswith("3 times in a row: out of memory: ")
+    assert worker.join(WAIT_S)
+    assert not deaths
+
+
 class Looking(Answer):
     """Notes at the end what the status says by then."""
 

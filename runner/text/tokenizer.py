@@ -23,6 +23,7 @@ from typing import Any
 import tokenizers
 
 from runner.errors import BadModelFiles, BadRequest, RunnerError, explain
+from runner.text import growth
 from runner.text.ids import Json, id_sources, largest_id, valid_ids
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,9 @@ class Tokenizer:
         config: Json | None = None,
     ) -> None:
         with _explained(BadModelFiles, "tokenizer.json cannot be read"):
+            growth.require_measure(tokenizer_json)
             self._inner = tokenizers.Tokenizer.from_str(tokenizer_json)
+            self._growth = growth.Growth(self._inner.normalizer)
             self._inner.no_truncation()  # both may be stored in the file, from training
             self._inner.no_padding()
             self._rule = _bytes_rule(self._inner)
@@ -101,6 +104,7 @@ class Tokenizer:
         """
         text = _SURROGATE.sub("\ufffd", text)
         with _explained(RunnerError, "the tokenizer failed on this text"):
+            self._growth.require_measure(text)
             # Only the batch call lets other threads run: encode() held the event loop for 1.9 s at 3.6 MB.
             ids: list[int] = self._inner.encode_batch_fast([text], add_special_tokens=False)[0].ids
         if begin and self._add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:

@@ -235,4 +235,3 @@ def stopped(running: Running, number: signal.Signals, state: str, code: int = 0)
     print(f"{number.name} while {state}: gone after {took:.2f} s")
     assert took < HOST_GRACE_S
     assert "Error:" not in running.output.text
-    assert "Traceback" not in running.output.text

@@ -90,6 +90,7 @@ def test_a_signal_while_the_first_modules_are_imported_ends_it_without_a_word(
     with spawned(command, "--model", "demo", environment={"PYTHONPATH": str(tmp_path)}) as running:
         running.output.wait_for("importing")
         stopped(running, number, "importing", code and code + number)
+        assert running.output.text == "importing"
 
 
 def test_a_signal_is_obeyed_although_a_client_does_not_read(slow_model: Path) -> None:

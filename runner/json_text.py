@@ -29,6 +29,11 @@ class Cursor:
         self._decoder = decoder
         self._at = 0
 
+    @property
+    def at(self) -> int:
+        """How many characters are behind us."""
+        return self._at
+
     def takes(self, token: str) -> bool:
         """Whether this comes next; then it is behind us."""
         match = BLANKS.match(self._text, self._at)

@@ -2,7 +2,7 @@
 
 A body may have 16 MiB, and a JSON parser holds the GIL until it is through: of numbers or empty lists that would be
 seconds in which no other client, no ping and no signal is answered. So a long body is read on a thread (`aside`)
-and in bites: its members one by one, each a string or of MAX_VALUE characters at most, a list of ids in pieces.
+and in bites: its members one by one, each a string or short, a list of ids in pieces.
 
 Knows nothing about fields.
 """
@@ -18,7 +18,7 @@ from runner.errors import BadRequest, RunnerError
 from runner.json_text import Cursor, Limit
 
 LONG = 256 * 1024  # bytes; shorter ones are parsed within some 10 ms, whatever they hold
-MAX_VALUE = 5 << 18  # characters, unless it is a string: those of the longest `format`, and blanks
+MAX_VALUES = 5 << 18  # characters of all values but strings: those of the longest `format`, and blanks
 MAX_MEMBERS = 1000  # of a long body; hosts send about 20
 MAX_IDS = 1 << 20
 PIECE = 64 * 1024  # characters of a list of ids
@@ -74,8 +74,12 @@ def parse_ids(data: bytes) -> list[int]:
 
 
 def _members(text: str) -> dict[str, Any]:
-    cursor = Cursor(text, DECODER)
-    found = {name: cursor.value(MAX_VALUE) for name in cursor.members(MAX_MEMBERS)}
+    cursor, found, left = Cursor(text, DECODER), {}, MAX_VALUES
+    for name in cursor.members(MAX_MEMBERS):
+        begin = cursor.at
+        found[name] = cursor.value(left)
+        if not isinstance(found[name], str):
+            left -= cursor.at - begin
     cursor.end()
     return found
 

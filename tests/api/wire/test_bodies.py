@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.wire.bodies import LONG, MAX_MEMBERS, MAX_VALUE, PIECE, BadBody, aside, parse_ids, parse_object
+from api.wire.bodies import LONG, MAX_MEMBERS, MAX_VALUES, PIECE, BadBody, aside, parse_ids, parse_object
 from runner.errors import BadRequest
 
 LONG_TEXT = "x" * LONG
@@ -52,13 +52,16 @@ def test_of_several_values_of_a_name_the_last_one_counts() -> None:
 
 def test_the_limits_of_a_long_body_are_these() -> None:
     members = {str(number): "" for number in range(MAX_MEMBERS)}
-    value = "[" + "0," * (MAX_VALUE // 2 - 1) + "0]"
+    value = "[" + "0," * (MAX_VALUES // 2 - 1) + "0]"
     assert len(parse_object(json.dumps(members | {"0": LONG_TEXT}).encode())) == MAX_MEMBERS
     assert parse_object(f'{{"a": {value[:-3]}]}}'.encode())
     with pytest.raises(BadRequest, match=f"more than {MAX_MEMBERS} names"):
         parse_object(json.dumps(members | {"more": LONG_TEXT}).encode())
-    with pytest.raises(BadRequest, match=f"no value of {MAX_VALUE} characters at most"):
+    with pytest.raises(BadRequest, match=f"no value of {MAX_VALUES} characters at most"):
         parse_object(f'{{"a": {value}}}'.encode())
+    half = "[" + "0," * (MAX_VALUES // 4) + "0]"
+    with pytest.raises(BadRequest, match=r"character \d+ begins no value of"):
+        parse_object(f'{{"a": {half}, "b": {half}}}'.encode())
 
 
 @pytest.mark.parametrize("count", [0, 1, PIECE // 2, PIECE, 3 * PIECE + 1])

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
+from tokenizers import AddedToken
 
 from runner.cache.base import LayerMemory, Storage
 from runner.cache.kv import KVCache
 from runner.cache.memory import Memory
 from runner.cache.recurrent import RecurrentCache
+from runner.cache.rotating import RotatingKVCache
 from runner.cache.slots import Slots
 from runner.cache.span import Span
 from runner.grammar.compiler import Grammars
@@ -87,6 +89,13 @@ class RecurrentModel(ScriptedModel):
         return Memory(attention={0: KVCache()}, recurrent={1: RecurrentCache()})
 
 
+class RotatingModel(ScriptedModel):
+    """A ScriptedModel whose second layer forgets what lies outside its window."""
+
+    def make_memory(self) -> Memory:
+        return Memory(attention={0: KVCache(), 1: RotatingKVCache(8)})
+
+
 class Alarm:
     """A cancel flag that goes up by itself after being asked `after` times."""
 
@@ -101,11 +110,16 @@ class Alarm:
 
 
 def tokenizer(
-    eos: int | list[int] = tiny.EOS_ID, bos: bool = False, suppressed: Sequence[int] = ()
+    eos: int | list[int] = tiny.EOS_ID,
+    bos: bool = False,
+    suppressed: Sequence[int] = (),
+    more: Sequence[str] = (),
 ) -> Tokenizer:
-    """One token per byte."""
+    """One token per byte. more: special tokens beside those that every tiny one has."""
     generation = {"eos_token_id": eos, "suppress_tokens": [*suppressed]}
-    return Tokenizer(tiny.tokenizer().to_str(), {"add_bos_token": bos, "bos_token": tiny.BOS}, generation, {})
+    made = tiny.tokenizer()
+    made.add_special_tokens([AddedToken(text, special=True) for text in more])
+    return Tokenizer(made.to_str(), {"add_bos_token": bos, "bos_token": tiny.BOS}, generation, {})
 
 
 def loaded(model: Model, chunk: int = 8) -> LoadedModel:

@@ -13,7 +13,8 @@ latent and recurrent layers have one kind each, in `latent.py` and `recurrent.py
    [0, to). A storage that cannot do that answers False and is unchanged (a wrapped ring, a recurrent state).
 5. `restorable(to)` foretells it: `rewind(restorable(to))` answers True, and no position between would.
    Position 0 is always restorable, and so is `offset`.
-6. `reserve(total)` and `checkpoint()` are hints. They never change a result.
+6. `reserve(total)`, `checkpoint()` and `keep(...)` never change a result. A checkpoint lasts until `keep` leaves
+   it out or a rewind goes to a position before it.
 7. A storage is moved, never copied: one owner at a time.
 
 B rows, H query heads, K key/value heads, L new positions, S kept positions, D head width.
@@ -23,7 +24,7 @@ Knows nothing about tokens, models or requests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -46,8 +47,12 @@ class Storage(Protocol):
         """Bytes held in buffers, reserved room included."""
 
     @property
-    def checkpointed(self) -> bool:
-        """Whether going back means going to a checkpoint: whoever feeds it should then set some."""
+    def kept_bytes(self) -> int:
+        """Of these, what checkpoints hold."""
+
+    @property
+    def leeway(self) -> int | None:
+        """How many positions before a checkpoint it goes back to as well; None: anywhere, without checkpoints."""
 
     def rewind(self, to: int) -> bool:
         """Forget everything from position `to` on; False, and no change, if that is impossible."""
@@ -55,8 +60,11 @@ class Storage(Protocol):
     def restorable(self, to: int) -> int:
         """The largest position in [0, to] that `rewind` would go to now."""
 
-    def checkpoint(self) -> None:
-        """Expect to be rewound to `offset` later; the oldest checkpoints give way."""
+    def checkpoint(self) -> list[mx.array]:
+        """Stay able to go back to `offset`, or to where the row's lane begins; what is to be computed for that."""
+
+    def keep(self, checkpoints: Iterable[int]) -> None:
+        """Of all checkpoints only these are wanted still, in ascending order."""
 
     def reserve(self, total: int) -> None:
         """Expect positions up to `total`, so that buffers need not grow one step at a time."""

@@ -8,6 +8,8 @@ Knows nothing about tokens, models or requests.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import mlx.core as mx
 
 from runner.cache.buffer import Buffer
@@ -23,7 +25,6 @@ STEP = 256  # rows; capacities are multiples of it
 class KVCache:
     """KeyValues over two buffers of which rows [0, held) are alive."""
 
-    checkpointed = False
     window: int | None = None  # how far back a query sees, itself included; None: to the beginning
 
     def __init__(self) -> None:
@@ -42,6 +43,14 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         return self._keys.nbytes + self._values.nbytes
+
+    @property
+    def kept_bytes(self) -> int:
+        return 0
+
+    @property
+    def leeway(self) -> int | None:
+        return None
 
     @property
     def capacity(self) -> int:
@@ -93,8 +102,12 @@ class KVCache:
     def restorable(self, to: int) -> int:
         return min(to, self._held)
 
-    def checkpoint(self) -> None:
+    def checkpoint(self) -> list[mx.array]:
         """Every position is one."""
+        return []
+
+    def keep(self, checkpoints: Iterable[int]) -> None:
+        """All of them are kept."""
 
     def reserve(self, total: int) -> None:
         self._wanted = total

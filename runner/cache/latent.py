@@ -7,6 +7,8 @@ Knows nothing about tokens, models or requests.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import mlx.core as mx
 
 from runner.cache.buffer import Buffer
@@ -22,7 +24,8 @@ class LatentCache:
     A layer writes its span first; then it asks for what is kept, in one of two ways.
     """
 
-    checkpointed = False
+    leeway = None
+    kept_bytes = 0
 
     def __init__(self) -> None:
         self.offset = 0
@@ -66,8 +69,12 @@ class LatentCache:
     def restorable(self, to: int) -> int:
         return min(to, self.offset)
 
-    def checkpoint(self) -> None:
+    def checkpoint(self) -> list[mx.array]:
         """Every position is one."""
+        return []
+
+    def keep(self, checkpoints: Iterable[int]) -> None:
+        """All of them are kept."""
 
     def reserve(self, total: int) -> None:
         self._wanted = total

@@ -16,6 +16,7 @@ from runner.cache.base import KeyValues, Storage
 from runner.cache.borrowed import BorrowedCaches
 from runner.cache.lanes import Lane, LayerLanes
 from runner.cache.latent import LatentCache
+from runner.cache.points import Points
 from runner.cache.recurrent import RecurrentCache
 from runner.cache.span import Span
 
@@ -40,6 +41,8 @@ class Memory:
             *self.recurrent.values(),
             *([] if borrowed is None else [borrowed]),
         )
+        # Where it can go back to although a storage cannot go back to everywhere; nothing in other memories.
+        self.points = Points()
         self.lane: Lane | None = None  # while the row decodes in company
 
     @property
@@ -62,9 +65,15 @@ class Memory:
         return sum(storage.nbytes for storage in self.storages)
 
     @property
-    def checkpointed(self) -> bool:
-        """Whether some storage can only go back to checkpoints."""
-        return any(storage.checkpointed for storage in self.storages)
+    def kept_bytes(self) -> int:
+        """Of these, what checkpoints hold."""
+        return sum(storage.kept_bytes for storage in self.storages)
+
+    @property
+    def leeway(self) -> int | None:
+        """How many positions before a checkpoint it goes back to as well; None: anywhere, without checkpoints."""
+        leeways = [storage.leeway for storage in self.storages if storage.leeway is not None]
+        return min(leeways, default=None)
 
     def span(self, length: int) -> Span:
         """The next `length` positions, without company."""
@@ -90,6 +99,7 @@ class Memory:
     def rewind(self, to: int) -> bool:
         """Forget everything from position `to` on; False if a storage cannot, and then they may not be level."""
         self.settle()
+        self.points.cut(to)
         return all(storage.rewind(to) for storage in self.storages)
 
     def restorable(self, to: int) -> int:
@@ -100,10 +110,17 @@ class Memory:
                 return to
             to = lowest  # where one storage can go another may not
 
-    def checkpoint(self) -> None:
-        """Expect to be rewound to `offset` later."""
-        for storage in self.storages:
-            storage.checkpoint()
+    def checkpoint(self, *, marked: bool = True) -> None:
+        """Stay able to go back to `offset`, as long as there is room. marked: a later request is likely to."""
+        if self.leeway is None or not self.points.add(self.offset, marked=marked):
+            return
+        fresh = [array for storage in self.storages for array in storage.checkpoint()]
+        # With what is under way: until a copy is computed, the buffer that it is made from cannot be written to.
+        mx.async_eval(fresh)  # type: ignore[no-untyped-call]  # the stub has no types
+        while self.points.are_too_many(self.kept_bytes, self.nbytes):
+            self.points.drop()
+            for storage in self.storages:
+                storage.keep(self.points.positions)
 
     def reserve(self, total: int) -> None:
         """Expect positions up to `total`."""

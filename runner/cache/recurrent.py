@@ -1,19 +1,18 @@
-"""Storage for a recurrent layer: its state, and the few earlier ones that a later request may go back to.
+"""Storage for a recurrent layer: its state, and the earlier ones that a later request may go back to.
 
 A state stands for all positions before it and cannot be taken apart, so `rewind` goes only to positions whose state
 is held. Those are: 0, where there is none; `offset`; the position before the last forward, for a token that was
-forwarded and then not wanted; and the last two checkpoints. A session sets one where it begins, for a prompt that
-is edited, and one near the end of its prompt, for a retry and for templates that write the end of a prompt anew.
-Each costs the memory of one more state and no time: arrays are held, not copied.
+forwarded and then not wanted; and checkpoints. Each costs the memory of one more state and no time: arrays are
+held, not copied.
 
 Knows nothing about tokens, models or requests.
 """
 
 from __future__ import annotations
 
-import mlx.core as mx
+from collections.abc import Iterable
 
-CHECKPOINTS = 2
+import mlx.core as mx
 
 State = tuple[mx.array, ...]
 """All that a recurrent layer remembers. Arrays do not change, so holding one is keeping it."""
@@ -22,47 +21,63 @@ State = tuple[mx.array, ...]
 class RecurrentCache:
     """A Storage of one state."""
 
-    checkpointed = True
+    leeway = 0
 
     def __init__(self) -> None:
         self.offset = 0
-        self._states: dict[int, State] = {}  # by position, that of `offset` included; none for 0
-        self._checkpoints: list[int] = []  # oldest first
+        self.state: State | None = (
+            None  # behind position `offset`; None at position 0, where nothing was read yet
+        )
+        self._before: tuple[int, State | None] = (0, None)  # the position before the last forward
+        self._checkpoints: dict[int, State] = {}
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for state in self._states.values() for array in state)
+        return sum(map(_nbytes, self._held().values()))
 
     @property
-    def state(self) -> State | None:
-        """The state behind position `offset`; None at position 0, where nothing was read yet."""
-        return self._states.get(self.offset)
+    def kept_bytes(self) -> int:
+        return sum(map(_nbytes, self._checkpoints.values()))
 
     def replace(self, state: State, length: int) -> None:
         """The state that the next `length` positions lead to."""
-        before = self.offset
+        self._before = (self.offset, self.state)
         self.offset += length
-        self._states[self.offset] = state
-        wanted = {before, self.offset, *self._checkpoints}
-        self._states = {position: held for position, held in self._states.items() if position in wanted}
+        self.state = state
 
     def rewind(self, to: int) -> bool:
-        if to != 0 and to not in self._states:
+        held = self._held()
+        if to != 0 and to not in held:
             return False
-        self.offset = to
-        self._states = {position: held for position, held in self._states.items() if position <= to}
-        self._checkpoints = [position for position in self._checkpoints if position <= to]
+        self.offset, self.state = to, held.get(to)
+        self._before = (self.offset, self.state)
+        self.keep([position for position in self._checkpoints if position <= to])
         return True
 
     def restorable(self, to: int) -> int:
-        return max((position for position in self._states if position <= to), default=0)
+        return max((position for position in self._held() if position <= to), default=0)
 
-    def checkpoint(self) -> None:
-        others = [position for position in self._checkpoints if position != self.offset]
-        self._checkpoints = [*others, self.offset][-CHECKPOINTS:]
+    def checkpoint(self) -> list[mx.array]:
+        if self.state is not None:
+            self._checkpoints = {**self._checkpoints, self.offset: self.state}
+        return self.arrays()
+
+    def keep(self, checkpoints: Iterable[int]) -> None:
+        self._checkpoints = {
+            position: self._checkpoints[position] for position in checkpoints if position in self._checkpoints
+        }
 
     def reserve(self, total: int) -> None:
         """A state is as large for every total."""
 
     def arrays(self) -> list[mx.array]:
         return list(self.state or ())
+
+    def _held(self) -> dict[int, State]:
+        """The states by position."""
+        last = [self._before, (self.offset, self.state)]
+        return self._checkpoints | {position: state for position, state in last if state is not None}
+
+
+def _nbytes(state: State) -> int:
+    return sum(array.nbytes for array in state)

@@ -7,16 +7,24 @@ the other half, but every chunk would have to be put in order first, and no rewi
 
 A query at position i needs [i - window + 1, i], so after `rewind(to)` the last window - 1 positions before `to`
 count; the answer is False if one of them is gone. What moves is more than attention needs, by half a window: so far
-back from the furthest position ever written, and often further, a rewind is always possible.
+back from the furthest position ever written, and often further, a rewind is always possible. Further back it is at
+checkpoints: the rows that count there are copied out, a few more with them (`runs.py`).
 
 Knows nothing about tokens, models or requests.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import mlx.core as mx
 
+from runner.cache import runs
+from runner.cache.buffer import Buffer
+from runner.cache.runs import Run, Runs
 from runner.cache.windowed import WindowedKVCache
+
+LEEWAY = 16  # positions before a checkpoint that are in reach too; more than a template writes anew
 
 
 class RotatingKVCache(WindowedKVCache):
@@ -26,19 +34,55 @@ class RotatingKVCache(WindowedKVCache):
         super().__init__(window)
         # Rows kept beyond the window, and rows to write before the next move.
         self._spare = max(1, window // 2)
+        self._runs: Runs = ()
+        self._kept_bytes = 0
+
+    @property
+    def leeway(self) -> int:
+        return min(LEEWAY, self._spare + 1)
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + self.kept_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        return self._kept_bytes
 
     def rewind(self, to: int) -> bool:
         if not 0 <= to <= self._held or self.restorable(to) != to:
             return False
+        if not self._has(to):
+            self._restore(to)
         self._start = min(self._start, to)  # where nothing is needed, nothing needs to be left
         self._held = to
+        self._hold(runs.cut(self._runs, to))
         return True
 
     def restorable(self, to: int) -> int:
         to = min(to, self._held)
-        needed = min(to, self.window - 1)
-        # If what `to` needs is gone, so is what any position before it needs; only 0 needs nothing.
-        return 0 if needed and to - needed < self._start else to
+        if self._has(to):
+            return to
+        for start, end in reversed(runs.stretches(self._runs)):
+            furthest = min(to, end)
+            if self._first(furthest) >= start:
+                return furthest
+        return 0
+
+    def checkpoint(self) -> list[mx.array]:
+        """Contiguous copies, since a slice would hold on to the whole buffer."""
+        held = self._runs
+        first = max(self._start, self._first(self._held) - LEEWAY)
+        for start, end in runs.missing(self._runs, first, self._held):
+            rows = start - self._start, end - self._start
+            keys, values = (mx.contiguous(buffer.read(*rows)) for buffer in (self._keys, self._values))
+            held += (Run(start, end, keys, values),)
+        fresh = [array for run in held[len(self._runs) :] for array in (run.keys, run.values)]
+        self._hold(tuple(sorted(held, key=lambda run: run.start)))
+        return fresh
+
+    def keep(self, checkpoints: Iterable[int]) -> None:
+        self._hold(runs.kept(self._runs, [*checkpoints], self.window - 1 + LEEWAY))
 
     def reserve(self, total: int) -> None:
         """The room is the same for every total."""
@@ -62,6 +106,27 @@ class RotatingKVCache(WindowedKVCache):
 
     def _shown(self, length: int) -> tuple[int, int]:
         return self._used - self._reach(length), self._used
+
+    def _first(self, to: int) -> int:
+        """The first position that a query at `to` needs beside itself; `to` if none."""
+        return max(0, to - self.window + 1)
+
+    def _has(self, to: int) -> bool:
+        """Whether the buffers hold what a query at `to` needs."""
+        # If what `to` needs is gone, so is what any position before it needs; only 0 needs nothing.
+        return self._start <= self._first(to) or self._first(to) == to
+
+    def _restore(self, to: int) -> None:
+        """Take new buffers that begin with what a query at `to` needs."""
+        first = self._first(to)
+        keys, values = runs.read(self._runs, first, to)
+        self._keys, self._values = Buffer(), Buffer()
+        self._start = self._held = first
+        self._write(keys, values, to - first)
+
+    def _hold(self, held: Runs) -> None:
+        self._runs = held
+        self._kept_bytes = sum(run.keys.nbytes + run.values.nbytes for run in held)
 
     @property
     def _used(self) -> int:

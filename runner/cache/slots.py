@@ -27,9 +27,11 @@ Invariants:
    the furthest position before it that all of them can restore; at 0 that is a miss.
 5. Tokens are compared, never hashes.
 
-Where a storage goes back to checkpoints only, a request sets one where it begins, and its prompt is fed so that
-another one comes to stand `tail` before its end: in the next turn a template may write the end of this prompt anew
-(a `<think>` that was opened to be filled, an empty thought), which is 2 to 4 tokens.
+Where a storage goes back to checkpoints only, a request sets some: where it begins, where its last turn begins, at
+the ends of chunks and at its prompt's end. `points.py` says which of them stay. A repeated prompt feeds its last
+token again, and in the next turn a template may write the end of this prompt anew (a `<think>` that was opened to
+be filled, an empty thought), which is 2 to 4 tokens. So where a storage has no leeway before a checkpoint, the
+prompt is fed so that the one at its end comes to stand `tail` before it.
 
 Knows nothing about text, sampling or models beyond `make_memory`.
 """
@@ -43,6 +45,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from runner.cache.memory import Memory
+from runner.cache.points import BOUND, Bound
 from runner.machine.levels import TRACE
 
 log = logging.getLogger(__name__)
@@ -83,14 +86,17 @@ class _Slot:
 class Slots:
     """N sequences of one model."""
 
-    def __init__(self, make_memory: Callable[[], Memory], count: int = 1) -> None:
+    def __init__(self, make_memory: Callable[[], Memory], count: int = 1, bound: Bound = BOUND) -> None:
+        """bound: what the checkpoints of a slot may hold."""
         self._make_memory = make_memory
+        self.bound = bound
         self.count = count
         self._slots = [_Slot() for _ in range(count)]
         self._requests = 0
         # How many of a prompt's last tokens are to be fed together, behind a checkpoint.
         fresh = make_memory()
-        self.tail = TAIL if fresh.checkpointed else 1
+        self.goes_back_anywhere = fresh.leeway is None
+        self.tail = TAIL if fresh.leeway is not None and fresh.leeway < TAIL else 1
         self.may_join = fresh.borrowed is None  # whether a forward may have several rows
         self.may_pack = fresh.holds_only(fresh.attention)  # and chunks of prompts beside them
 
@@ -133,6 +139,7 @@ class Slots:
         if not matched or memory is None or not memory.rewind(matched):
             assert matched == 0, "the storages cannot do what `restorable` said"
             memory = slot.memory = self._make_memory()
+        memory.points.bound = self.bound
         memory.reserve(total)
         return memory
 

@@ -25,6 +25,7 @@ from runner.generation.step import Logits, Stepper, Wanted
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
 from runner.text.output import Output
+from runner.text.turns import Turns
 from runner.totals import Totals
 from runner.types import Cancelled, Failed, GenerateRequest, Outlet, Started
 
@@ -50,6 +51,7 @@ class Engine:
         self._loaded = loaded
         self._housekeep = housekeep
         self._totals = totals or Totals()
+        self._turns = Turns(loaded.tokenizer)
         self._scheduler = Scheduler(loaded.prefill_chunk, packs=packs and loaded.slots.may_pack)
         self._stepper = Stepper(loaded.model, loaded.slots, at_once, packs=packs)
         self._unread: list[tuple[Generation, Draw]] = []  # draws that were begun
@@ -112,6 +114,7 @@ class Engine:
                 matched=match.matched,
                 tail=loaded.slots.tail,
                 progress=request.progress,
+                turn=None if loaded.slots.goes_back_anywhere else self._turns.start(prompt),
             )
         )
         self._scheduler.rows[-1].report()

@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 
 End = Literal["stop", "length", "cancelled"]
 
+# Positions. To end a chunk costs about as much as to feed so many, on a CPU: chunks of 128 are fed at 0.77 of the
+# speed of 256, chunks of 64 at 0.63.
+NEAR = 40
+
 
 class Context(NamedTuple):
     """Tokens that prompt and answer of a request may have together. set_by: what made it less than the model's."""
@@ -58,10 +62,11 @@ class Generation:
         matched: int,
         tail: int,
         progress: bool = False,
+        turn: int | None = None,
     ) -> None:
         """limit: tokens that may be generated, at least one. tail: prompt tokens to feed with the first draw.
         forcing: whether tokens that the grammar makes certain come without a draw. progress: whether to tell how
-        much of the prompt is fed.
+        much of the prompt is fed. turn: where the prompt's last turn begins, if only checkpoints are gone back to.
         """
         self.prompt = prompt
         self.limit = limit
@@ -72,6 +77,9 @@ class Generation:
         self.slot = slot
         self.matched = matched
         self.tail = min(tail, len(prompt) - matched)
+        # Where a chunk is to end, beside the tail; 0: nowhere.
+        self.turn = turn if turn is not None and matched + NEAR <= turn < len(prompt) - self.tail else 0
+        self.decodes = False  # whether a plan has fed what comes behind the prompt
         self.fed = matched  # prompt tokens that plans have fed, those that were kept included
         self.drawn = 0  # tokens that were drawn, read or not, or came without a draw
         self.generated: list[int] = []

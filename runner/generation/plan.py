@@ -8,7 +8,18 @@ Knows nothing about arrays: standard library only.
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import NamedTuple
+
+
+class Checkpoint(Enum):
+    """Whether the position before what is fed is one to come back to. PASSING: if need be, as the end of a chunk;
+    LIKELY: as the beginning or the end of a turn.
+    """
+
+    NONE = auto()
+    PASSING = auto()
+    LIKELY = auto()
 
 
 class Begin(NamedTuple):
@@ -22,15 +33,14 @@ class RowPlan(NamedTuple):
     """What is fed to one slot in this step.
 
     ids: token ids, never empty; None for the token drawn for this slot last, which may still be on the device.
-    logits: whether those behind the last position are wanted. begin: on the first row of a request. checkpoint:
-    whether the position before these ids is one to come back to.
+    logits: whether those behind the last position are wanted. begin: on the first row of a request.
     """
 
     slot: int
     ids: tuple[int, ...] | None
     logits: bool
     begin: Begin | None = None
-    checkpoint: bool = False
+    checkpoint: Checkpoint = Checkpoint.NONE
 
 
 class StepPlan(NamedTuple):

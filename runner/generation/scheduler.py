@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 
 from runner.generation.generation import Generation
-from runner.generation.plan import Begin, RowPlan, StepPlan
+from runner.generation.plan import Begin, Checkpoint, RowPlan, StepPlan
 
 log = logging.getLogger(__name__)
 
@@ -74,16 +74,20 @@ class Scheduler:
         """The next chunk of a prompt, behind whose tail logits are wanted.
 
         A tail of several tokens goes alone, behind a checkpoint. A tail of one goes with the rows that decode or,
-        with `whole`, at the end of the last chunk, which saves a forward.
+        with `whole`, at the end of the last chunk, which saves a forward. Before the last turn a chunk ends.
         """
         start, end = row.fed, len(row.prompt)
-        last = start + row.tail >= end or (whole and row.tail == 1 and end - start <= size)
+        stop = row.turn if start < row.turn else end - row.tail
+        last = start + row.tail >= end or (
+            whole and row.tail == 1 and end - start <= size and start >= row.turn
+        )
         if not last:
-            end = min(start + size, end - row.tail)
+            end = min(start + size, stop)
             self._fed += end - start
             _log_progress(row, size)
         begin = Begin(row.matched, len(row.prompt) + min(row.limit, RESERVE_AT_MOST))
         first = start == row.matched
+        checkpoint = _checkpoint(row, last=last)
         row.fed = end
         row.drawn += last
         return RowPlan(
@@ -91,13 +95,25 @@ class Scheduler:
             ids=tuple(row.prompt[start:end]),
             logits=last,
             begin=begin if first else None,
-            checkpoint=first or last,
+            checkpoint=checkpoint,
         )
 
 
+def _checkpoint(row: Generation, *, last: bool) -> Checkpoint:
+    """Before the next chunk of a prompt. Behind a tail of one there is another."""
+    if row.fed in (row.matched, row.turn) or (last and row.tail > 1):
+        return Checkpoint.LIKELY
+    return Checkpoint.NONE if last else Checkpoint.PASSING
+
+
 def _decode(row: Generation) -> RowPlan:
+    """Behind a prompt's last token there is a checkpoint, unless there is one before its tail: to save the tail is
+    not worth another state.
+    """
+    checkpoint = Checkpoint.NONE if row.decodes or row.tail > 1 else Checkpoint.LIKELY
+    row.decodes = True
     row.drawn += 1
-    return RowPlan(slot=row.slot, ids=row.take_unfed(), logits=True)
+    return RowPlan(slot=row.slot, ids=row.take_unfed(), logits=True, checkpoint=checkpoint)
 
 
 def _log_progress(row: Generation, chunk: int) -> None:

@@ -20,7 +20,7 @@ from runner.cache.memory import Memory
 from runner.cache.packed import Packed
 from runner.cache.slots import Slots
 from runner.generation.masks import Masks
-from runner.generation.plan import RowPlan, StepPlan
+from runner.generation.plan import Checkpoint, RowPlan, StepPlan
 from runner.generation.sampling import Draw, Sampler, draw
 from runner.kernels.rows_attention import AtOnce
 from runner.models.base import Model
@@ -138,8 +138,8 @@ class Stepper:
             memory = self._slots.memory(row.slot)
         else:
             memory = self._slots.begin(row.slot, begin.matched, begin.total)
-        if row.checkpoint:
-            memory.checkpoint()
+        if row.checkpoint is not Checkpoint.NONE:
+            memory.checkpoint(marked=row.checkpoint is Checkpoint.LIKELY)
         return memory
 
     def _may_join(self, row: RowPlan, memory: Memory) -> bool:

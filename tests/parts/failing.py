@@ -10,9 +10,14 @@ import mlx.core as mx
 
 from runner.cache.base import Attending, Latents, LayerMemory, States
 from runner.cache.kv import KVCache
+from runner.cache.latent import LatentCache
 from runner.cache.memory import Memory
 from runner.cache.span import Span
 from runner.models.base import Model
+
+
+class Injected(RuntimeError):
+    """What it raises: of MLX's kind, and of no other."""
 
 
 class FailingModel:
@@ -34,10 +39,14 @@ class FailingModel:
     def _fail(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         if memory.borrowed is not None:
             self.inner(tokens, span, memory)
-            raise RuntimeError("injected")
-        last = max(memory.attention)  # the layers before it have moved by then
-        half = {**memory.attention, last: _Failing()}
-        return self.inner(tokens, span, _Half(half, memory.latent, memory.recurrent))
+            raise Injected("injected")
+        # The layers before the last one have moved by then.
+        attention, latent = dict(memory.attention), dict(memory.latent)
+        if attention:
+            attention[max(attention)] = _Failing()
+        else:
+            latent[max(latent)] = _FailingLatent()
+        return self.inner(tokens, span, _Half(attention, latent, memory.recurrent))
 
     def logits(self, hidden: mx.array) -> mx.array:
         return self.inner.logits(hidden)
@@ -67,4 +76,9 @@ class _Half:
 
 class _Failing(KVCache):
     def attend(self, *arrays: Any, **options: Any) -> mx.array:
-        raise RuntimeError("injected")
+        raise Injected("injected")
+
+
+class _FailingLatent(LatentCache):
+    def write(self, new: mx.array) -> None:
+        raise Injected("injected")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from runner import models
+from runner.cache.points import Bound
 from runner.cache.slots import Slots
 from runner.generation.alone import complete
 from runner.grammar.compiler import Grammars
@@ -18,12 +19,15 @@ from runner.loading.loaded_model import LoadedModel
 from runner.models.base import Model
 from runner.types import Done, Failed, GenerateRequest, SamplingOptions
 from tests.parts import tiny
-from tests.parts.failing import FailingModel
+from tests.parts.failing import FailingModel, Injected
 from tests.parts.fakes import Alarm, tokenizer
 from tests.parts.models import logits
 
 TOLERANCE = 1e-4
+USER = "[INST]"  # begins a turn
 LETTERS = "abcd"  # few, so that prompts share prefixes by chance too
+WORDS = st.lists(st.sampled_from([*LETTERS * 4, USER]), min_size=1, max_size=70).map("".join)
+BOUNDS = st.builds(Bound, st.sampled_from([0.0, 0.3, 9.0]), st.integers(1, 3), st.integers(1, 20))
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "borrowed recurrent": {
@@ -58,6 +62,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "head_dim": 8,
         "sliding_window": 7,
         "sliding_window_pattern": 2,
+    },
+    "latent": {
+        "architectures": ["Glm4MoeLiteForCausalLM"],
+        "num_key_value_heads": 6,
+        "q_lora_rank": 24,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 8,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_shared_experts": 1,
+        "moe_intermediate_size": 32,
+        "first_k_dense_replace": 1,
     },
     "sharing": {
         "architectures": ["Gemma4ForCausalLM"],
@@ -105,25 +123,25 @@ def real_model(kind: str) -> Model:
 class AnySequenceOfRequests(RuleBasedStateMachine):
     """Requests that share prefixes, edit, repeat, stop, are cancelled or fail, in any order."""
 
-    @initialize(kind=st.sampled_from(sorted(CONFIGS)), chunk=st.integers(1, 9))
-    def load(self, kind: str, chunk: int) -> None:
+    @initialize(kind=st.sampled_from(sorted(CONFIGS)), chunk=st.integers(1, 30), bound=BOUNDS)
+    def load(self, kind: str, chunk: int, bound: Bound) -> None:
         self.model = Recording(real_model(kind))
-        coder = tokenizer(bos=True)
+        coder = tokenizer(bos=True, more=[USER])
         self.loaded = LoadedModel(
             name="tiny",
             architecture="Tiny",
             model=self.model,
             tokenizer=coder,
             grammars=Grammars(coder, self.model.vocab_size),
-            slots=Slots(self.model.make_memory),
+            slots=Slots(self.model.make_memory, bound=bound),
             context_length=self.model.context_length,
             prefill_chunk=chunk,
         )
         self.last_prompt = ""
 
     @rule(
-        keep=st.integers(0, 40),
-        more=st.text(LETTERS, min_size=1, max_size=25),
+        keep=st.integers(0, 120),
+        more=WORDS,
         limit=st.integers(1, 12),
         stop=st.sampled_from([(), ("a",), ("\n", "x")]),
         seed=st.integers(0, 3),
@@ -168,7 +186,7 @@ class AnySequenceOfRequests(RuleBasedStateMachine):
         )
         try:
             events = complete(self.loaded, request, Alarm(cancel_after))
-        except RuntimeError:
+        except Injected:
             assert self.loaded.slots.tokens(0) == []
         else:
             assert isinstance(events[-1], Done | Failed)
@@ -191,6 +209,9 @@ class AnySequenceOfRequests(RuleBasedStateMachine):
         memory = self.loaded.slots.memory(0)
         assert memory.is_level
         assert memory.offset - len(tokens) in (0, 1)
+        points = memory.points
+        assert list(points.positions) == sorted(points.positions)
+        assert all(memory.restorable(point) == point for point in points.positions)
 
 
 TestAnySequenceOfRequests = AnySequenceOfRequests.TestCase

@@ -16,8 +16,8 @@ from runner.cache.base import KeyValues, Storage
 from runner.cache.kv import KVCache
 from runner.cache.latent import LatentCache
 from runner.cache.memory import Memory
-from runner.cache.recurrent import CHECKPOINTS, RecurrentCache
-from runner.cache.rotating import RotatingKVCache
+from runner.cache.recurrent import RecurrentCache
+from runner.cache.rotating import LEEWAY, RotatingKVCache
 from runner.cache.span import Span
 from runner.cache.windowed import WindowedKVCache
 
@@ -30,7 +30,17 @@ KINDS: dict[str, Callable[[int], Kind]] = {
     "windowed": WindowedKVCache,
     "rotating": RotatingKVCache,
 }
-SCRIPTS = st.lists(st.tuples(st.integers(1, 24), st.integers(0, 30)), min_size=1, max_size=12)
+SCRIPTS = st.lists(
+    st.tuples(
+        st.integers(1, 24),
+        st.sampled_from([None, None, 99, 2]),  # a checkpoint, and how many are to be left
+        st.integers(0, 30),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=12,
+)
+"""What to write, what to mark, how far to go back, and whether from there to a checkpoint."""
 
 
 def write(cache: Kind, numbers: list[int]) -> list[list[int]]:
@@ -57,13 +67,16 @@ def write(cache: Kind, numbers: list[int]) -> list[list[int]]:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(deadline=None, max_examples=150)
 @given(window=st.integers(1, 13), script=SCRIPTS)
-def test_a_storage_shows_what_a_list_would(kind: str, window: int, script: list[tuple[int, int]]) -> None:
+def test_a_storage_shows_what_a_list_would(
+    kind: str, window: int, script: list[tuple[int, int | None, int, bool]]
+) -> None:
     """Every write has numbers of its own, so what a rewind forgot is never taken for what came instead."""
     cache = KINDS[kind](window)
     held: list[int] = []
     reach = window if kind in ("windowed", "rotating") else WIDTH
     written = longest = furthest = 0
-    for length, back in script:
+    checkpoints: list[int] = []
+    for length, mark, back, home in script:
         numbers = list(range(written, written + length))
         seen = write(cache, numbers)
         held += numbers
@@ -71,18 +84,27 @@ def test_a_storage_shows_what_a_list_would(kind: str, window: int, script: list[
         longest, furthest = max(longest, length), max(furthest, len(held))
         ends = range(len(held) - length + 1, len(held) + 1)
         assert seen == [held[max(0, end - reach) : end] for end in ends]
+        if mark is not None:
+            mx.eval(cache.checkpoint())
+            checkpoints = sorted({*checkpoints, len(held)})[-mark:]
+            cache.keep(checkpoints)
         foretells(cache)
         to = max(0, len(held) - back)
+        if home:
+            to = max((position for position in checkpoints if position <= to), default=to)
         before = cache.offset
         if cache.rewind(to):
             held = held[:to]
         else:
             assert kind == "rotating"
             assert furthest - to > window // 2, "so far it always goes back"
+            assert to not in checkpoints
             assert cache.offset == before
         assert cache.offset == len(held)
+        checkpoints = [position for position in checkpoints if position <= len(held)]
         if kind == "rotating":
-            assert cache.nbytes <= (2 * window + longest) * 2 * WIDTH * 4
+            own = cache.nbytes - cache.kept_bytes
+            assert own <= (2 * window + longest) * 2 * WIDTH * 4
 
 
 def foretells(cache: Storage) -> None:
@@ -106,11 +128,17 @@ def remembered(cache: RecurrentCache) -> list[int]:
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(st.tuples(st.integers(1, 5), st.booleans(), st.integers(0, 12)), min_size=1, max_size=12))
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 5), st.sampled_from([None, 99, 2]), st.integers(0, 12)),
+        min_size=1,
+        max_size=12,
+    )
+)
 def test_a_recurrent_storage_goes_back_to_what_it_still_holds_and_nowhere_else(
-    script: list[tuple[int, bool, int]],
+    script: list[tuple[int, int | None, int]],
 ) -> None:
-    """Back to the position before the last forward always, and to the last checkpoints."""
+    """Back to the position before the last forward always, and to checkpoints."""
     cache = RecurrentCache()
     held: list[int] = []
     written = 0
@@ -122,11 +150,11 @@ def test_a_recurrent_storage_goes_back_to_what_it_still_holds_and_nowhere_else(
         held += numbers
         assert remembered(cache) == held
         foretells(cache)
-        possible = {0, len(held) - length, len(held), *checkpoints}
-        if mark:
+        if mark is not None:
             cache.checkpoint()
-            checkpoints = [position for position in checkpoints if position != len(held)]
-            checkpoints = [*checkpoints, len(held)][-CHECKPOINTS:]
+            checkpoints = [*checkpoints, len(held)][-mark:]
+            cache.keep(checkpoints)
+        possible = {0, len(held) - length, len(held), *checkpoints}
         to = len(held) - back
         assert cache.rewind(to) == (to in possible)
         if to in possible:
@@ -135,16 +163,40 @@ def test_a_recurrent_storage_goes_back_to_what_it_still_holds_and_nowhere_else(
         foretells(cache)
 
 
-def test_a_recurrent_storage_holds_no_more_states_however_long_it_runs() -> None:
-    """The present one, the one before and the checkpoints."""
+def test_a_recurrent_storage_holds_the_states_of_checkpoints_and_of_two_steps() -> None:
     cache = RecurrentCache()
     for position in range(40):
         cache.replace((mx.zeros(10), mx.zeros((2, 3))), 1)
         if position % 7 == 0:
             cache.checkpoint()
-        assert cache.nbytes <= (2 + CHECKPOINTS) * 16 * 4
-    assert cache.nbytes == (2 + CHECKPOINTS) * 16 * 4
+            cache.keep([position - 6, position + 1])
+    assert cache.kept_bytes == 2 * 16 * 4
+    assert cache.nbytes == 4 * 16 * 4
     assert [array.shape for array in cache.arrays()] == [(10,), (2, 3)]
+
+
+def test_checkpoints_of_a_rotating_storage_share_rows() -> None:
+    cache, row = RotatingKVCache(50), 2 * WIDTH * 4  # bytes
+    for start in range(0, 200, 20):
+        write(cache, list(range(start, start + 20)))
+        cache.checkpoint()
+    assert cache.kept_bytes == 200 * row, "each position once"
+    cache.keep([100])
+    assert cache.kept_bytes < (49 + LEEWAY + 2 * 20) * row
+    assert cache.restorable(199) == 199
+    assert [cache.restorable(to) for to in (120, 100, 99, 84, 60)] == [100, 100, 99, 84, 0]
+
+
+def test_a_checkpoint_holds_on_to_no_buffer() -> None:
+    """One head: there a slice of a buffer is contiguous as it is, and could be taken without a copy."""
+    cache = RotatingKVCache(50)
+    write(cache, list(range(200)))
+    mx.eval(cache.arrays(), cache.checkpoint())
+    buffers = cache.nbytes - cache.kept_bytes
+    held, before = cache._runs, mx.get_active_memory()
+    del cache
+    assert before - mx.get_active_memory() == buffers
+    assert held
 
 
 def test_layers_of_different_kinds_go_back_to_where_all_of_them_can() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from runner.cache.base import LayerMemory
+from runner.cache.points import Bound
 from runner.cache.slots import Held, Slots
 from runner.cache.span import Span
 from runner.errors import RunnerError
@@ -164,7 +165,7 @@ class AnyCompany(RuleBasedStateMachine):
     def load(self, kind: str, at_once: AtOnce | None, chunk: int, first: list[Coming], steps: int) -> None:
         self.kind = kind
         self.model = SpoilingModel(fresh(kind, 1).model)
-        self.slots = Slots(self.model.make_memory, SLOTS)
+        self.slots = Slots(self.model.make_memory, SLOTS, Bound(share=9.0, apart=3))
         loaded = replace(known(kind), model=self.model, slots=self.slots, prefill_chunk=chunk)
         self.tokenizer = loaded.tokenizer
         self.engine = Engine(loaded, lambda: None, at_once)
@@ -288,11 +289,16 @@ class AnyCompany(RuleBasedStateMachine):
         assert all(abs(ours - theirs) < TOLERANCE for ours, theirs in pairs)
 
     def check(self, number: int) -> None:
-        """Behind what a slot holds, the next logits are those of a fresh forward."""
+        """Behind what a slot holds, and behind its checkpoints, the next logits are those of a fresh forward."""
         if not (tokens := self.slots.tokens(number)):
             return
-        memory = copy.deepcopy(self.slots.memory(number))
+        memory = self.slots.memory(number)
         assert memory.offset - len(tokens) in (0, 1)
+        for end in {len(tokens), *map(memory.restorable, memory.points.positions)}:
+            self.check_behind(number, tokens[:end])
+
+    def check_behind(self, number: int, tokens: list[int]) -> None:
+        memory = copy.deepcopy(self.slots.memory(number))
         assert memory.rewind(len(tokens))
         found = self.model.logits(forward(self.model, memory, [0]))[0, -1]
         expected = logits(self.model, [*tokens, 0])[-1]

@@ -23,21 +23,34 @@ OTHERS = some_tokens(30, "another end")
 @settings(max_examples=60)
 @given(
     name=st.sampled_from(sorted(CASES)),
-    steps=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 14)), min_size=1, max_size=10),
+    steps=st.lists(
+        st.tuples(st.integers(1, 12), st.booleans(), st.integers(0, 14), st.booleans()),
+        min_size=1,
+        max_size=10,
+    ),
 )
 def test_whatever_is_written_and_rewound_the_logits_are_those_of_a_fresh_computation(
-    folders: dict[str, Path], name: str, steps: list[tuple[int, int]]
+    folders: dict[str, Path], name: str, steps: list[tuple[int, bool, int, bool]]
 ) -> None:
-    """A rewind that is refused changes nothing; what comes behind any is never what was there before."""
+    """A rewind that is refused changes nothing; what comes behind any is never what was there before. Some go
+    to where they are possible.
+    """
     model = ours(folders[name])
     conversation = Conversation(model)
     held: list[int] = []
-    for turn, (length, back) in enumerate(steps):
+    for turn, (length, mark, back, possible) in enumerate(steps):
         tokens = some_tokens(length, f"turn {turn}")
         there = conversation.feed(tokens)
         held += tokens
         assert difference(there, logits(model, held)[-length:]) < TOLERANCE
+        if mark:
+            conversation.checkpoint()
         to = max(0, len(held) - back)
+        if possible:
+            to = conversation.restorable(to)
+            assert to >= max(
+                (point for point in conversation.memory.points.positions if point <= to), default=0
+            )
         if conversation.rewind(to):
             held = held[:to]
         else:
@@ -64,6 +77,22 @@ def test_rotating_caches_go_back_until_they_are_full(folders: dict[str, Path], n
     assert conversation.rewind(37)
     assert difference(conversation.feed(TOKENS[37:], (1,)), expected(folders[name])[37:]) < TOLERANCE
     assert conversation.offset == len(TOKENS) > WINDOW
+
+
+@pytest.mark.parametrize("name", ROTATING)
+def test_rotating_caches_that_are_full_go_back_to_checkpoints(folders: dict[str, Path], name: str) -> None:
+    """Again and again: what was noted stays as it was."""
+    conversation = Conversation(ours(folders[name]))
+    conversation.feed(TOKENS[:20], (1, 7))
+    conversation.checkpoint()
+    conversation.feed(TOKENS[20:37], (1,))
+    conversation.checkpoint()
+    for to, size in ((37, 1), (37, 5), (20, 1), (20, 6)):
+        conversation.feed(OTHERS, (size,))
+        assert conversation.restorable(to + 9) == to
+        assert conversation.rewind(to)
+        rest = conversation.feed(TOKENS[to:], (size,))
+        assert difference(rest, expected(folders[name])[to:]) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", RECURRENT)

@@ -15,7 +15,7 @@ from tests.parts.zoo import greedy_tokens
 @pytest.mark.parametrize(
     ("name", "repeated"),
     [
-        ("Cohere2ForCausalLM", 0),  # its windows are full by then; those with 33 have recurrent states
+        ("Cohere2ForCausalLM", 33),  # its windows are full by then; the others with 33 have recurrent states
         ("Mamba2ForCausalLM", 33),
         ("NemotronHForCausalLM", 33),
         ("Phi3ForCausalLM", 36),

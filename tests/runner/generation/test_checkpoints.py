@@ -29,19 +29,25 @@ USER = "[INST]"
 OPENING = "talk of this and that. " * 5
 
 
+def with_turns(model: ScriptedModel, chunk: int = 8) -> LoadedModel:
+    """Loaded, with a token that begins a user's turn."""
+    model.vocab_size += 1
+    return replace(loaded(model, chunk), tokenizer=tokenizer(more=[USER]))
+
+
 @BOTH
 def test_an_edited_last_turn_starts_where_that_turn_did_though_the_request_began_elsewhere(
     kind: type[ScriptedModel],
 ) -> None:
     """At its mark; the prompt was fed whole."""
-    model = replace(loaded(kind([0], 500)), tokenizer=tokenizer(more=[USER]))
+    model = with_turns(kind([0], 500))
     assert cached(model, f"{OPENING}{USER}a question, longer than the window", 40) == 0
     assert cached(model, f"{OPENING}{USER}an edit", 40) == len(OPENING)
 
 
 def test_a_turn_that_begins_near_to_where_the_request_does_ends_no_chunk() -> None:
     made = RotatingModel([0], 500)
-    model = replace(loaded(made, chunk=64), tokenizer=tokenizer(more=[USER]))
+    model = with_turns(made, 64)
     cached(model, "a" * 99, 2)
     made.forwarded.clear()
     assert cached(model, f"{'a' * 99}{USER}and more of it", 1) == 99
@@ -50,7 +56,7 @@ def test_a_turn_that_begins_near_to_where_the_request_does_ends_no_chunk() -> No
 
 def test_where_a_model_goes_back_anywhere_no_chunk_ends_at_a_turn() -> None:
     made = ScriptedModel([0], 500)
-    model = replace(loaded(made, chunk=64), tokenizer=tokenizer(more=[USER]))
+    model = with_turns(made, 64)
     cached(model, f"{'a' * 45}{USER}{'b' * 10}", 1)
     assert made.forwarded == [56]
 

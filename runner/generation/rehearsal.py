@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from runner.cache.company import Company, sizes
 from runner.cache.memory import Memory
+from runner.cache.packed import Packed
 from runner.generation.sampling import Tokens, draw, make_sampler
 from runner.kernels.attention_cuda import SIZES
 from runner.kernels.rows_attention import AtOnce
@@ -31,6 +32,7 @@ USUAL = (
         temperature=0.8, min_p=0.1, repeat_penalty=1.1, repeat_last_n=64, logit_bias=((0, -1.0),)
     ),
 )
+CHUNK = 64  # positions of a chunk beside rows that decode
 LONG = 600  # positions; so many that a kernel splits them
 
 
@@ -55,6 +57,10 @@ def rehearse(loaded: LoadedModel, at_once: AtOnce | None) -> None:
             together = company.of(rows)
             hidden = model(mx.zeros((size, 1), mx.int32), together.span(), together)
             _draw(loaded, model.logits(hidden)[:, 0, :])
+        if count > 1 and loaded.slots.may_pack:
+            packed = Packed(company.of(rows), [(model.make_memory(), min(longest, CHUNK))])
+            positions = packed.span()
+            mx.eval(model(mx.zeros((positions.starts.size, 1), mx.int32), positions, packed))
     log.info("Rehearsed", extra={"took": f"{time.perf_counter() - started:.3f}s"})
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmark import models  # first: it opens the BLAS before anything imports mlx
 from benchmark.inside import RunnerError
+from benchmark.known import DEMO, SMOLLM2
 from benchmark.samples import Trouble
 from schemas.asking import Answer, Asked
 from schemas.drawing import drawn
@@ -137,12 +138,12 @@ def parse() -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    known = ", ".join((models.DEMO, *models.SMOLLM2))
+    known = ", ".join((DEMO, *SMOLLM2))
     add = parser.add_argument
     add(
         "--model",
         metavar="MODEL",
-        default=models.DEMO,
+        default=DEMO,
         help=f"{known} or a Hugging Face model directory (default: %(default)s)",
     )
     add("--schemas", metavar="N", type=int, default=SCHEMAS, help="how many (default: %(default)s)")

@@ -29,6 +29,7 @@ from runner.importing.importer import import_directory
 from runner.importing.quantizing import quantize
 from runner.loading.loaded_model import LoadedModel as LoadedModel
 from runner.loading.loader import load
+from runner.models import build
 from runner.quantization.settings import KINDS as KINDS
 from runner.store import names
 from runner.store.resolve import DEMO_FOLDER as DEMO_FOLDER
@@ -43,6 +44,16 @@ def device_kind() -> str:
     return device.kind()
 
 
+def gpu_name() -> str | None:
+    """What the maker calls it; None where a CPU computes."""
+    return None if device.kind() == "cpu" else str(mx.device_info().get("device_name", device.kind()))
+
+
+def active_bytes() -> int:
+    """What MLX's arrays take at the moment."""
+    return mx.get_active_memory()
+
+
 def computed_dtype(stored: mx.Dtype) -> mx.Dtype:
     """What the runner computes in with floats that are stored as these."""
     return device.weight_dtype(stored)
@@ -52,6 +63,11 @@ def tokenizer_of(model: str) -> Tokenizer:
     """Without loading the model."""
     files = open_model(model)
     return Tokenizer(files.tokenizer_json, files.tokenizer_config, files.generation_config, files.config)
+
+
+def context_of(model: str) -> int:
+    """Tokens that a prompt and its answer may have together, without loading the model."""
+    return build(open_model(model).config).context_length
 
 
 # --- the worker, as bench.py measures it -----------------------------------------------------------------
@@ -119,6 +135,7 @@ def run_pipeline(
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     grammar = STRINGS if structured else None
     options = SamplingOptions(logit_bias=bias)
+    mx.reset_peak_memory()
     worker.generate(GenerateRequest(prompt.text, count, options, grammar=grammar), Events(events))
     text: list[str] = []
     tokens: dict[int, int] = {}
@@ -136,6 +153,7 @@ def run_pipeline(
                     first_s=usage.prompt_ns / NS_PER_S,
                     text="".join(text),
                     tokens=tokens,
+                    peak_bytes=mx.get_peak_memory(),
                 )
 
 

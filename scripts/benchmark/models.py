@@ -20,12 +20,11 @@ from typing import Any
 from published.wheel import cache_folder
 
 from benchmark import inside
+from benchmark.known import DEMO, SMOLLM2
 from benchmark.samples import Bias, Prompt, Trouble
 
 BAN = -1e9  # added to an end-of-sequence token's logit
 SCRIPTS = Path(__file__).parent.parent
-DEMO = "demo"
-SMOLLM2 = {"smollm2": [], "smollm2-dense": ["--dense"]}  # name -> options of scripts/smollm2.py
 WORDS = """
 the of and to in a is that it was for on are with as his they be at one have this from or had by hot but some what
 there we can out other were all your when up use word how said an each she which do their time if will way about
@@ -80,6 +79,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": inside.device_kind(),
+        "gpu": inside.gpu_name(),
         "blas": inside.blas_name(),
         "compiler": any(shutil.which(name) for name in ("g++", "clang++", "c++")),
         "python": platform.python_version(),

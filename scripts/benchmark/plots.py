@@ -1,64 +1,118 @@
-"""Bars from saved reports: tokens a second of the pipeline, HTTP and mlx-lm, a panel for prefill, one for decode.
+"""Pictures become SVG files that read on light and on dark pages: no background, axes and text of a middle grey.
 
-Speeds of different models lie far apart, so every model has a row of panels of its own. matplotlib is imported only
-here.
+The same reports give the same bytes, since a file has no date and no random name in it. matplotlib is imported only
+here, and only to draw.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark.pictures import Bars, Lines, Report, Row, pictures
 from benchmark.samples import Trouble
 
-SIDES = {"pipeline": "#2a6f97", "http client": "#61a5c2", "mlx-lm": "#b0b0b0"}
-NAMES = {"pipeline": "pipeline", "http client": "over HTTP", "mlx-lm": "mlx-lm"}
-PHASES = ("prefill", "decode")
-ROW_INCHES = 1.3
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "plots"
+GREY = "#808080"
+COLOURS = {
+    "runner": "#3a86c8",
+    "runner, HTTP": "#7fb2de",
+    "mlx-lm": "#d9822b",
+    "mlx_lm.server": "#d9822b",
+}
+WIDTH = 8.0  # inches, as all lengths of matplotlib
+BAR_ROW, LINE_ROW = 1.35, 2.3
+SMALL, TINY = 8, 7
+GREY_PARTS = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+STYLE: Any = {  # matplotlib's type for it names hundreds of keys, other ones in each version
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "mlx-runner",
+    "font.sans-serif": ["DejaVu Sans"],
+    **dict.fromkeys(GREY_PARTS, GREY),
+    **dict.fromkeys(("figure.facecolor", "savefig.facecolor", "axes.facecolor"), "none"),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": TINY,
+    "axes.titlesize": SMALL,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "grid.color": GREY,
+    "grid.alpha": 0.25,
+}
+TICKS = 4
+HEADROOM = 1.1
+K = 1024
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A report: the last line of what scripts/bench.py printed."""
-    try:
-        report = json.loads(path.read_text().strip().splitlines()[-1])
-        found = {side: report["tokens_per_s"][side] for side in SIDES if side in report["tokens_per_s"]}
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise Trouble(f"{path} is no output of scripts/bench.py: {error}") from None
-    if not found:
-        raise Trouble(f"{path} has none of {', '.join(SIDES)}: it is no run beside mlx-lm")
-    return {**report, "tokens_per_s": found}
-
-
-def draw(reports: Sequence[Path], target: Path) -> None:
-    """Write one picture of all reports; its suffix decides the format. Raises Trouble."""
+def draw(reports: Mapping[Path, Report], folder: Path) -> list[Path]:
+    """Write a file for each picture; their paths. Raises Trouble."""
+    found = pictures(reports)
     try:
         from matplotlib import rc_context
-        from matplotlib.figure import Figure
     except ImportError:
         raise Trouble("drawing needs matplotlib: .venv/bin/pip install -e '.[dev]'") from None
-    runs = [read(path) for path in reports]
-    figure = Figure(figsize=(8, 0.7 + ROW_INCHES * len(runs)), layout="constrained")
-    panels = figure.subplots(len(runs), len(PHASES), squeeze=False)
-    for row, run in zip(panels, runs, strict=True):
-        for panel, phase in zip(row, PHASES, strict=True):
-            bars(panel, run, phase)
-    where = runs[0]["machine"]
-    figure.suptitle(f"tokens a second on {where['device']} ({where['cpu']}), {runs[0]['date']}", fontsize=9)
-    # Text stays text; without a date of its own, and with names that are not random, a picture is reproducible.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mlx-runner"}):
-        figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
+    targets = []
+    with rc_context(STYLE):
+        for name, rows in found.items():
+            targets.append(folder / f"{name}.svg")
+            try:
+                _figure(rows).savefig(targets[-1], metadata={"Date": None, "Creator": None})
+            except OSError as error:
+                raise Trouble(f"{targets[-1]} cannot be written: {error}") from None
+    return targets
 
 
-def bars(panel: Any, run: dict[str, Any], phase: str) -> None:
-    speeds = {NAMES[side]: found[phase] for side, found in run["tokens_per_s"].items()}
-    drawn = panel.barh(
-        list(speeds), list(speeds.values()), color=[SIDES[side] for side in run["tokens_per_s"]]
+def _figure(rows: Sequence[Row]) -> Any:
+    from matplotlib.figure import Figure
+
+    heights = [LINE_ROW if isinstance(row.panels[0], Lines) else BAR_ROW for row in rows]
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)
+    for part, row in zip(parts[:, 0], rows, strict=True):
+        part.suptitle(f"{row.title}\n{row.subtitle}", fontsize=SMALL, x=0.01, horizontalalignment="left")
+        for panel, content in zip(part.subplots(1, len(row.panels)), row.panels, strict=True):
+            panel.set_title(content.title)
+            match content:
+                case Bars():
+                    _bars(panel, content)
+                case Lines():
+                    _lines(panel, content)
+            if panel.lines:
+                _legend(part, panel)
+    return figure
+
+
+def _legend(part: Any, panel: Any) -> None:
+    """One for the row, whose panels have the same lines."""
+    if not part.legends:
+        part.legend(*panel.get_legend_handles_labels(), loc="outside upper right")
+
+
+def _bars(panel: Any, content: Bars) -> None:
+    names, values = list(content.values), list(content.values.values())
+    drawn = panel.barh(names, values, color=[COLOURS[name] for name in names])
+    panel.bar_label(
+        drawn, [f"{value:,.0f}" if value >= 100 else f"{value:.1f}" for value in values], padding=2
     )
-    panel.bar_label(drawn, fmt="%.0f", padding=2, fontsize=7)
     panel.invert_yaxis()
     panel.margins(x=0.15)
-    panel.tick_params(labelsize=7)
-    panel.set_title(f"{run['model']}, {phase}", fontsize=8, loc="left")
-    panel.spines[["top", "right"]].set_visible(False)
+    panel.locator_params(axis="x", nbins=TICKS)
+
+
+def _lines(panel: Any, content: Lines) -> None:
+    for name, points in content.series.items():
+        panel.plot(
+            list(points), list(points.values()), color=COLOURS[name], label=name, marker="o", markersize=3
+        )
+    for name, level in content.levels.items():
+        panel.axhline(level, color=COLOURS[name], linestyle=":", linewidth=1)
+    places = sorted({place for points in content.series.values() for place in points})
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(places, [f"{place // K} k" if place % K == 0 else str(place) for place in places])
+    panel.set_xticks([], minor=True)
+    panel.set_xlabel(content.axis)
+    heights = [*content.levels.values(), *(y for points in content.series.values() for y in points.values())]
+    panel.set_ylim(0, HEADROOM * (max(heights, default=0) or 1))
+    panel.locator_params(axis="y", nbins=TICKS)
+    panel.grid(axis="y")

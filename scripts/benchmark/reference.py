@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,20 @@ from benchmark.samples import Bias, Prompt, Sample, Trouble, decode_rate
 BENCH = Path(__file__).parent.parent / "bench.py"
 
 
+@dataclass(frozen=True)
+class Reference:
+    """The process. active_bytes: what MLX's arrays take there with the model alone."""
+
+    process: subprocess.Popen[str]
+    active_bytes: int
+
+
 @contextlib.contextmanager
-def reference_process(model: str) -> Iterator[subprocess.Popen[str]]:
+def reference_process(model: str) -> Iterator[Reference]:
     command = [sys.executable, str(BENCH), "--reference", "--model", model]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        if "ready" not in _answer(process):
-            raise Trouble("mlx-lm did not start")
-        yield process
+        yield Reference(process, _answer(process)["active_bytes"])
     finally:
         assert process.stdin is not None
         process.stdin.close()
@@ -37,13 +44,14 @@ def reference_process(model: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def run_reference(
-    process: subprocess.Popen[str],
+    reference: Reference,
     tokenizer: inside.Tokenizer,
     prompt: Prompt,
     count: int,
     bias: Bias,
 ) -> Sample:
     """One request, its text made by our tokenizer."""
+    process = reference.process
     assert process.stdin is not None
     job = {"ids": prompt.ids, "count": count, "banned": [token for token, _ in bias]}
     print(json.dumps(job), file=process.stdin, flush=True)
@@ -56,6 +64,7 @@ def run_reference(
         first_s=first_s,
         text=tokenizer.decode(tokens),
         tokens=dict(enumerate(tokens)),
+        peak_bytes=answer["peak_bytes"],
     )
 
 
@@ -94,7 +103,7 @@ def serve(model_path: str) -> None:
     model, _ = load_model(Path(model_path))
     model.update(tree_map(computed, model.parameters()))
     mx.eval(model.parameters())
-    print(json.dumps({"ready": True}), file=answers)
+    print(json.dumps({"active_bytes": mx.get_active_memory()}), file=answers)
     for line in sys.stdin:
         job = json.loads(line)
         banned = mx.array(job["banned"], mx.int32)
@@ -102,10 +111,16 @@ def serve(model_path: str) -> None:
         def greedy(logprobs: mx.array, banned: mx.array = banned) -> mx.array:
             return mx.argmax(logprobs.at[..., banned].add(BAN) if banned.size else logprobs, axis=-1)
 
+        mx.reset_peak_memory()
         began = time.perf_counter()
         times, tokens = [], []
         for token, _ in generate_step(mx.array(job["ids"]), model, max_tokens=job["count"], sampler=greedy):
             times.append(time.perf_counter())
             tokens.append(int(token))
-        found = {"tokens": tokens, "first_s": times[0] - began, "decode_s": times[-1] - times[0]}
+        found = {
+            "tokens": tokens,
+            "first_s": times[0] - began,
+            "decode_s": times[-1] - times[0],
+            "peak_bytes": mx.get_peak_memory(),
+        }
         print(json.dumps(found), file=answers)

@@ -25,13 +25,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sample:
-    """One request: speeds in tokens per second, and what came, to compare. tokens: place -> id, where known."""
+    """One request: speeds in tokens per second, and what came, to compare. tokens: place -> id, where known.
+    peak_bytes: what MLX held at most meanwhile, where known.
+    """
 
     prefill: float
     decode: float
     first_s: float
     text: str
     tokens: dict[int, int]
+    peak_bytes: int = 0
 
 
 Bias = tuple[tuple[int, float], ...]

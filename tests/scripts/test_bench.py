@@ -108,7 +108,7 @@ def test_what_a_long_prompt_costs_those_who_decode_is_told_beside_what_they_cost
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--arrival", "1"], "--arrival need at least 2"),
+        (["--arrival", "1"], "--growth and --arrival need at least 2"),
         (["--arrival", "9", "--rows", "0"], "--rows at least 1"),
         (["--arrival", "9", "--generate", "9"], "--generate means nothing with --arrival"),
         (["--arrival", "9", "--clients", "1"], "not allowed with argument"),
@@ -125,6 +125,55 @@ def test_a_prompt_that_no_context_takes_is_refused_in_one_line() -> None:
     assert done.returncode == 1
     assert "maximum context length (8192 tokens)" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_growth_tells_speed_and_memory_at_every_length(tmp_path: Path) -> None:
+    path = tmp_path / "growth.json"
+    done = run("--growth", "96,16", "--without-mlx-lm", "--generate", "4", "--rounds", "1", "--save", path)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert measured == json.loads(path.read_text())
+    assert [measured["mode"], measured["lengths"]] == ["growth", [16, 96]]
+    short, long = measured["growth"]["runner"].values()
+    for found in (short, long):
+        assert found["prefill"] > 0
+        assert found["decode"] > 0
+    assert measured["loaded_bytes"]["runner"] < short["peak_bytes"] < long["peak_bytes"]
+
+
+@pytest.mark.slow
+def test_growth_is_measured_beside_mlx_lm(tiny_model: Path) -> None:
+    done = run("--model", tiny_model, "--growth", "16,96", "--generate", "4", "--rounds", "2")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert list(measured["growth"]) == ["runner", "mlx-lm"]
+    assert measured["same_text"] == {"16": True, "96": True}
+    for length, ratio in measured["ratios"].items():
+        assert set(ratio) == {"prefill", "decode"}
+        assert 0 < measured["loaded_bytes"]["mlx-lm"] < measured["growth"]["mlx-lm"][length]["peak_bytes"]
+
+
+def test_a_growth_beyond_the_context_is_refused_before_anything_is_measured() -> None:
+    done = run("--growth", "16,8190", "--generate", "4")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "bench: 8190 tokens and 4 more do not fit into the model's context of 8192; the longest may be 8188\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--growth", "1,16"], "--growth and --arrival need at least 2"),
+        (["--growth", "16", "--prompt", "16"], "--prompt means nothing with --growth"),
+        (["--save", "one.txt"], "--save one.txt: the name must end in .json"),
+        (["--save", "nowhere/one.json"], "--save nowhere/one.json: there is no folder nowhere"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_measured(arguments: list[str], why: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert why in done.stderr
 
 
 @pytest.mark.parametrize("numbers", ["0", "1,,2", "2,2"])
@@ -156,44 +205,6 @@ def test_the_order_of_values_makes_no_interval(values: list[float]) -> None:
     low, high = interval(values)
     assert min(values) <= low <= high <= max(values)
     assert interval(values[::-1]) == (low, high)
-
-
-def saved(folder: Path, **speeds: float) -> Path:
-    """A report as the last line of an output."""
-    tokens = {side: {"prefill": 10 * speed, "decode": speed} for side, speed in speeds.items()}
-    where = {"device": "cpu", "cpu": "a processor"}
-    line = {"model": "tiny", "date": "2026-11-21", "machine": where, "tokens_per_s": tokens}
-    path = folder / "report.txt"
-    path.write_text("a table for people\n" + json.dumps(line))
-    return path
-
-
-def test_saved_reports_become_a_picture_that_shows_their_figures(tmp_path: Path) -> None:
-    picture = tmp_path / "speed.svg"
-    path = saved(tmp_path, **{"pipeline": 123.0, "http client": 45.0, "mlx-lm": 67.0})
-    done = run("--draw", picture, path, path)
-    assert done.returncode == 0, done.stderr
-    drawn = picture.read_text()
-    for text in (
-        "1230",
-        "123",
-        "45",
-        "67",
-        "tiny, decode",
-        "over HTTP",
-        "tokens a second on cpu (a processor)",
-    ):
-        assert f">{text}" in drawn
-
-
-@pytest.mark.parametrize("content", ["", "no JSON", '{"tokens_per_s": {"this": {}}}', "[]"])
-def test_what_is_no_report_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "other.txt"
-    path.write_text(content)
-    done = run("--draw", tmp_path / "speed.svg", path)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"bench: {path}")
-    assert len(done.stderr.splitlines()) == 1
 
 
 def test_what_structured_output_costs_is_told_with_its_own_times() -> None:

@@ -1,0 +1,7 @@
+"""The models that bench.py knows by name.
+
+Knows nothing about where their files are.
+"""
+
+DEMO = "demo"
+SMOLLM2 = {"smollm2": [], "smollm2-dense": ["--dense"]}  # name -> options of scripts/smollm2.py

@@ -57,6 +57,7 @@ def draw(reports: Mapping[Path, Report], folder: Path) -> list[Path]:
         for name, rows in found.items():
             targets.append(folder / f"{name}.svg")
             try:
+                folder.mkdir(parents=True, exist_ok=True)
                 _figure(rows).savefig(targets[-1], metadata={"Date": None, "Creator": None})
             except OSError as error:
                 raise Trouble(f"{targets[-1]} cannot be written: {error}") from None

@@ -219,3 +219,9 @@ def test_reports_that_belong_to_no_plot_are_left_out(tmp_path: Path) -> None:
     assert "none of the reports belongs to a plot" in draw(tmp_path, tmp_path).stderr
     write(tmp_path, two=growth())
     assert list(pictures(read_folder(tmp_path))) == ["growth-cpu"]
+
+
+def test_the_plots_of_the_docs_are_those_of_the_reports_that_are_kept(tmp_path: Path) -> None:
+    assert draw(ROOT / "scripts" / "results", tmp_path).returncode == 0
+    drawn = {path.name: texts(path) for path in tmp_path.glob("*.svg")}
+    assert drawn == {path.name: texts(path) for path in plots.FOLDER.glob("*.svg")}

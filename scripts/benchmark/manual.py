@@ -55,7 +55,7 @@ examples, in a shell that did `scripts/install dev && . .venv/bin/activate`:
   scripts/bench.py --structured --rounds 40              what structured output costs
   scripts/bench.py --clients 1,2,4,8 --parallel 8        many at once, beside mlx_lm.server
   scripts/bench.py --arrival 4096 --rows 4               a long prompt comes while four answers are under way
-  scripts/bench.py --growth 1024,4096,16384,65536        speed and memory by the length of the prompt
+  scripts/bench.py --growth 256,1024,4096                speed and memory by the length of the prompt
   scripts/bench.py --save scripts/results/cpu-demo.json  keep the report
   scripts/bench.py --draw scripts/results                plots of all reports that were kept
   OPENBLAS_NUM_THREADS=1 scripts/bench.py --against ../before --rounds 320      closer: five minutes on a CPU

@@ -26,7 +26,7 @@ def summary(clients: Sequence[Sequence[Answer]], alone: Mapping[int, str]) -> di
     compared = [answer for answer in answers if answer.question.number in alone and not answer.trouble]
     return {
         "tokens_per_s": rounded(_busy_rate(clients)),
-        "tokens_per_s_whole": rounded(rate(answers, *_whole_span(answers))),
+        "tokens_per_s_whole": rounded(rate(answers, *whole_span(answers))),
         "first_token_s": {"p50": percentile(first, 0.5), "p99": percentile(first, 0.99)},
         "gap_s": {"p50": percentile(gaps, 0.5), "p99": percentile(gaps, 0.99), "worst": percentile(gaps, 1)},
         "tokens": sum(answer.arrivals[-1].tokens for answer in answers if answer.arrivals),
@@ -64,11 +64,11 @@ def _busy_rate(clients: Sequence[Sequence[Answer]]) -> float:
     """Tokens a second while no client was done with its last question."""
     answers = [answer for found in clients for answer in found]
     began = max(found[0].sent_at for found in clients)
-    ends = [_whole_span(found)[1] for found in clients]
+    ends = [whole_span(found)[1] for found in clients]
     return rate(answers, began, min(ends))
 
 
-def _whole_span(answers: Sequence[Answer]) -> tuple[float, float]:
+def whole_span(answers: Sequence[Answer]) -> tuple[float, float]:
     """From the first question to the last token."""
     began = min(answer.sent_at for answer in answers)
     return began, max((arrival.at for answer in answers for arrival in answer.arrivals), default=began)

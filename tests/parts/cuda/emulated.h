@@ -1,0 +1,120 @@
+// What the kernels' sources use of CUDA, on a CPU: a thread of the machine for each thread of a block, one block after
+// the other. Whatever a warp does together goes through a box that its threads fill and read between two barriers.
+#include <algorithm>
+#include <atomic>
+#include <barrier>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+using std::max;
+using std::min;
+
+#define __device__
+#define __shared__ static
+
+struct uint4 { unsigned x, y, z, w; };
+struct float2 { float x, y; };
+struct Place { int x, y, z; };
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+static thread_local Place threadIdx, blockIdx;
+static Place blockDim, gridDim;
+
+struct Warp {
+  std::barrier<> gate{32};
+  unsigned box[32][6];
+};
+static std::vector<std::unique_ptr<Warp>> warps;
+static std::unique_ptr<std::barrier<>> block_gate;
+
+inline void __syncthreads() { block_gate->arrive_and_wait(); }
+inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+inline int atomicAdd(int* at, int more) { return std::atomic_ref<int>(*at).fetch_add(more); }
+
+template <typename T> inline T __shfl_xor_sync(unsigned, T value, int mask) {
+  static_assert(sizeof(T) == 4);
+  Warp& warp = *warps[threadIdx.x / 32];
+  const int lane = threadIdx.x % 32;
+  std::memcpy(&warp.box[lane][0], &value, 4);
+  warp.gate.arrive_and_wait();
+  T found;
+  std::memcpy(&found, &warp.box[lane ^ mask][0], 4);
+  warp.gate.arrive_and_wait();
+  return found;
+}
+
+inline float __uint_as_float(unsigned bits) { float v; std::memcpy(&v, &bits, 4); return v; }
+inline unsigned __float_as_uint(float v) { unsigned bits; std::memcpy(&bits, &v, 4); return bits; }
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+  const uint64_t both = ((uint64_t)y << 32) | x;
+  unsigned found = 0;
+  for (int i = 0; i < 4; i++) found |= (unsigned)((both >> (8 * (selector >> (4 * i) & 7))) & 0xff) << (8 * i);
+  return found;
+}
+inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }
+inline float __expf(float x) { return std::exp(x); }
+template <typename T> inline T __ldcg(const T* from) { return *from; }
+
+struct __nv_bfloat16 {
+  uint16_t bits;
+  __nv_bfloat16() = default;
+  __nv_bfloat16(float v) {
+    const unsigned wide = __float_as_uint(v);
+    bits = (wide & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (wide + 0x7fff + (wide >> 16 & 1)) >> 16;
+  }
+  operator float() const { return __uint_as_float((unsigned)bits << 16); }
+};
+struct __nv_bfloat162 { __nv_bfloat16 x, y; };
+inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) { return {a, b}; }
+inline float2 __bfloat1622float2(__nv_bfloat162 v) { return {v.x, v.y}; }
+inline __nv_bfloat162 __hmul2(__nv_bfloat162 a, __nv_bfloat162 b) {
+  return {(float)a.x * (float)b.x, (float)a.y * (float)b.y};
+}
+inline __nv_bfloat162 __hsub2(__nv_bfloat162 a, __nv_bfloat162 b) {
+  return {(float)a.x - (float)b.x, (float)a.y - (float)b.y};
+}
+inline __nv_bfloat162 __hfma2(__nv_bfloat162 a, __nv_bfloat162 b, __nv_bfloat162 c) {
+  return {std::fma((float)a.x, (float)b.x, (float)c.x), std::fma((float)a.y, (float)b.y, (float)c.y)};
+}
+
+// mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32, by the layout of fragments in the PTX manual.
+inline void emulated_mma(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+  Warp& warp = *warps[threadIdx.x / 32];
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const unsigned mine[6] = {a0, a1, a2, a3, b0, b1};
+  std::memcpy(warp.box[lane], mine, sizeof(mine));
+  warp.gate.arrive_and_wait();
+  auto half = [](unsigned both, int which) { return __uint_as_float(which ? both & 0xffff0000u : both << 16); };
+  for (int i = 0; i < 4; i++) {
+    const int row = g + i / 2 * 8, column = 2 * t + i % 2;
+    for (int k = 0; k < 16; k++)
+      c[i] += half(warp.box[row % 8 * 4 + k % 8 / 2][k / 8 * 2 + row / 8], k % 2) *
+              half(warp.box[column * 4 + k % 8 / 2][4 + k / 8], k % 2);
+  }
+  warp.gate.arrive_and_wait();
+}
+
+template <typename Kernel> void launch(Place grid, int threads, Kernel kernel) {
+  gridDim = grid;
+  blockDim = {threads, 1, 1};
+  for (int z = 0; z < grid.z; z++)
+    for (int y = 0; y < grid.y; y++)
+      for (int x = 0; x < grid.x; x++) {
+        block_gate = std::make_unique<std::barrier<>>(threads);
+        warps.clear();
+        for (int i = 0; i < threads / 32; i++) warps.push_back(std::make_unique<Warp>());
+        std::vector<std::thread> all;
+        for (int i = 0; i < threads; i++)
+          all.emplace_back([=] {
+            threadIdx = {i, 0, 0};
+            blockIdx = {x, y, z};
+            kernel();
+            block_gate->arrive_and_drop();
+          });
+        for (std::thread& one : all) one.join();
+      }
+}

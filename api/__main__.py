@@ -26,7 +26,7 @@ from api.commands.command_line import Arguments, parse
 from api.process import lifecycle, logs
 from api.process.address import AddressTaken, bind
 from api.process.backend import mlx_needed
-from api.process.environment import context_length, log_level, max_queue, model_store, parallel
+from api.process.environment import context_length, log_level, max_queue, memory, model_store, parallel
 from runner.errors import BackendMissing, RunnerError, ShuttingDown
 
 if TYPE_CHECKING:
@@ -122,6 +122,10 @@ def main() -> NoReturn:
 
 def start_worker(ending: Ending, arguments: Arguments) -> Worker:
     """The MLX thread. Raises BackendMissing where MLX cannot be imported."""
+    try:
+        budget = arguments.memory or memory()
+    except ValueError as error:
+        ending.fatal(f"MLX_RUNNER_MEMORY={error}", lifecycle.USAGE)
     with mlx_needed():
         from runner.worker import Worker
     worker = Worker(
@@ -132,6 +136,7 @@ def start_worker(ending: Ending, arguments: Arguments) -> Worker:
         parallel=arguments.parallel or parallel(),
         context_length=arguments.context_length or context_length(),
         on_exhaustion=ending.memory_exhausted,
+        memory_budget=budget,
     )
     worker.start()
     return worker

@@ -4,6 +4,7 @@
     |-- BadRequest               400   the request itself: the message names the value and the limit
     |   |-- EmptyPrompt          400
     |   |-- PromptTooLong        400
+    |   |-- PromptTooLarge       400   for the memory
     |   `-- BadGrammar           400   a schema or grammar that cannot be held to
     |-- GrammarUnavailable       501
     |-- ModelNotLoaded           503
@@ -11,6 +12,7 @@
     |-- ShuttingDown             503
     `-- LoadError                500   why a model cannot be brought in
         |-- ModelNotFound        404
+        |-- ModelTooLarge        500   for the memory
         |-- BadModelFiles        500   broken, missing or contradicting files
         |-- UnsupportedModel     400   a valid model that we cannot run
         `-- BackendMissing       500   MLX itself cannot be imported
@@ -29,6 +31,8 @@ from __future__ import annotations
 MAX_MESSAGE = 1000  # characters
 LEFT_OUT = " ... "
 OUT_OF_MEMORY = "out of memory"
+# How MLX and the drivers behind it say so.
+SHORTAGES = ("malloc]", "resource limit exceeded", "insufficient memory", "outofmemory", OUT_OF_MEMORY)
 
 
 def message(text: str) -> str:
@@ -47,9 +51,13 @@ def explain(error: BaseException) -> str:
     """
     said = error.strerror if isinstance(error, OSError) else None
     text = message(said or str(error)) or type(error).__name__
-    if "malloc]" in text or "Resource limit exceeded" in text:
-        return f"{OUT_OF_MEMORY}: {text}"
-    return text
+    known = OUT_OF_MEMORY in text.lower()
+    return f"{OUT_OF_MEMORY}: {text}" if is_out_of_memory(error) and not known else text
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return any(words in text for words in SHORTAGES)
 
 
 class RunnerError(Exception):
@@ -81,6 +89,18 @@ class PromptTooLong(BadRequest):
         super().__init__(
             f"input length ({length} tokens) exceeds the model's maximum context length ({limit} tokens)"
             + (f", set by {set_by}" if set_by else "")
+        )
+
+
+class PromptTooLarge(BadRequest):
+    """It does not fit into the memory, with nobody beside it. None of the words by which hosts know memory trouble:
+    they would end a runner that is well.
+    """
+
+    def __init__(self, tokens: int, needed: int, there: int) -> None:
+        super().__init__(
+            f"input length ({tokens} tokens) exceeds what the memory budget allows: it needs {in_mib(needed)}, and "
+            f"there are {in_mib(max(0, there))} beside the model; raise --memory or MLX_RUNNER_MEMORY"
         )
 
 
@@ -129,6 +149,16 @@ class LoadError(RunnerError):
     status = 500
 
 
+class ModelTooLarge(LoadError):
+    """Its weights alone exceed what the memory budget allows."""
+
+    def __init__(self, size: int, budget: int) -> None:
+        super().__init__(
+            f"the model's weights have {in_mib(size)}, which exceeds the memory budget of {in_mib(budget)}; "
+            "raise --memory or MLX_RUNNER_MEMORY"
+        )
+
+
 class ModelNotFound(LoadError):
     status = 404
 
@@ -143,3 +173,8 @@ class UnsupportedModel(LoadError):
 
 class BackendMissing(LoadError):
     status = 500
+
+
+def in_mib(size: int) -> str:
+    """Bytes as a person reads them."""
+    return f"{size / 2**20:,.1f} MiB"

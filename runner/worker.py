@@ -8,7 +8,8 @@ yet cannot be evaluated on another one):
    each step until it ends. Anything else, a load above all, waits until the requests before it have ended, and
    the jobs behind it wait for it. Only the cache is emptied between two steps, since what a request has stays.
 3. The way in is a queue of jobs under one lock; the way out of a request is the outlet that it came with, of
-   another job its future. Nothing else leaves, except the Status snapshot, which is replaced as a whole.
+   another job its future. Nothing else leaves, except the Status snapshot, which is replaced as a whole, and the
+   two numbers of what MLX holds, which any thread may read.
 4. At most `limit` requests wait; the next one is refused with Busy. A request that is cancelled while it waits
    leaves the queue at once and costs the thread nothing.
 5. A request ends with exactly one Done or Failed, whatever happens to it. This thread's loop is one of three
@@ -32,11 +33,21 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from runner.errors import OUT_OF_MEMORY, Busy, ModelNotLoaded, RunnerError, ShuttingDown, explain
+from runner.errors import (
+    Busy,
+    ModelNotLoaded,
+    RunnerError,
+    ShuttingDown,
+    explain,
+    is_out_of_memory,
+)
+from runner.generation.budget import Limits
 from runner.generation.engine import Engine
+from runner.generation.probe import measured
 from runner.generation.rehearsal import rehearse
 from runner.kernels.choice import rows_attention
 from runner.loading.loaded_model import LoadedModel
@@ -102,6 +113,7 @@ class Worker:
         parallel: int = 1,  # requests answered at once
         context_length: int | None = None,  # tokens that a request may have, where the model has more
         on_exhaustion: Callable[[str], None] | None = None,  # None: as on_death
+        memory_budget: int | None = None,  # bytes that MLX may hold; None: a share of what there is
     ) -> None:
         self._limit = limit
         self._on_death = on_death
@@ -110,6 +122,7 @@ class Worker:
         self._packed = packed
         self._parallel = parallel
         self._context_length = context_length
+        self._memory_budget = memory_budget
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -130,7 +143,7 @@ class Worker:
 
     @property
     def status(self) -> Status:
-        return self._status
+        return replace(self._status, memory=memory.used())
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -239,6 +252,7 @@ class Worker:
     def _run(self) -> None:
         try:
             device.prepare()
+            memory.allow(self._memory_budget)
             while self._turn():
                 pass
             device.leave()
@@ -288,7 +302,8 @@ class Worker:
         try:
             if self._engine is None:
                 raise ModelNotLoaded
-            self._engine.admit(job.request, job.outlet, job.cancelled, job.arrived_ns)
+            if not self._engine.admit(job.request, job.outlet, job.cancelled, job.arrived_ns):
+                self._put_back(job)
             self._publish(slots=self._slots())
         except RunnerError as error:
             self.totals.ended("refused")
@@ -298,6 +313,20 @@ class Worker:
             self.totals.ended("error")
             job.outlet.emit(Failed(explain(error)))
 
+    def _put_back(self, job: GenerateJob) -> None:
+        """The request is the next one again, when another one has ended."""
+        with self._changed:
+            stopping, cancelled = self._stopping, job.cancelled.is_set()
+            if not stopping and not cancelled:
+                ahead = takewhile(
+                    lambda other: isinstance(other, CallJob) and other.between_steps, self._jobs
+                )
+                self._jobs.insert(sum(1 for _ in ahead), job)
+        if stopping:
+            _refuse(job, ShuttingDown())
+        elif cancelled:
+            self.totals.ended("cancelled")
+
     def _advance(self, engine: Engine) -> None:
         try:
             if self._stopping:
@@ -305,11 +334,13 @@ class Worker:
             elif not engine.advance():
                 return  # until somebody wakes us
         except Exception as error:  # rule 5
-            log.exception("Step failed")
-            why = explain(error)
-            engine.fail(why)
-            if why.startswith(OUT_OF_MEMORY):
-                self._note_shortage(engine.answered, why)
+            if is_out_of_memory(error):
+                why = explain(error)
+                if engine.out_of_memory(why):
+                    self._note_shortage(engine.answered, why)
+            else:
+                log.exception("Step failed")
+                engine.fail(explain(error))
         self._woken = True
 
     def _note_shortage(self, answered: int, why: str) -> None:
@@ -343,6 +374,12 @@ class Worker:
             self._publish(progress=100 if self._loaded else 0)
             raise
         self._take(loaded)
+        with self._changed:  # behind the load, which nobody waits for any longer, and before all requests
+            self._jobs.appendleft(CallJob(lambda: self._probe(loaded), Future()))
+
+    def _probe(self, loaded: LoadedModel) -> None:
+        assert self._engine is not None
+        self._engine.keep_to(Limits(memory.budget(), measured(loaded.model), loaded.prefill_chunk))
 
     def _take(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
@@ -366,12 +403,12 @@ class Worker:
 
     def _housekeep(self) -> None:
         memory.tidy_up()
-        self._publish(memory=memory.used(), slots=self._slots())
+        memory.wire_active()
+        self._publish(slots=self._slots())
 
     def _rest(self) -> None:
         """Nobody has wanted anything for a while."""
         memory.release_buffers()
-        self._publish(memory=memory.used())
         self._is_rested = True
 
     def _slots(self) -> tuple[SlotStatus, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from api.process.environment import MAX_PARALLEL, MIN_CONTEXT
+from api.process.environment import MAX_PARALLEL, MIN_CONTEXT, size
 from runner.store.resolve import DEMO
 
 DEFAULT_HOST = "127.0.0.1"
@@ -38,6 +38,7 @@ environment:
   OLLAMA_MAX_QUEUE  how many requests may wait before the next one gets 503 (default 512)
   OLLAMA_NUM_PARALLEL  how many requests are answered at once (default 1)
   OLLAMA_CONTEXT_LENGTH  tokens that prompt and answer may have together (default: as many as the model can)
+  MLX_RUNNER_MEMORY  what MLX may hold, as 8G (default: a share of the memory)
 
 exit codes:
   0 asked to stop   2 usage   3 address in use   4 model cannot be loaded   5 MLX thread died
@@ -50,7 +51,8 @@ class Arguments:
     """What was asked for. hosted: spawned by a host process, so our life depends on its.
 
     packed: keep quantized weights packed on a CPU. parallel: how many requests are answered at once.
-    context_length: tokens that prompt and answer may have together. None if nothing was said.
+    context_length: tokens that prompt and answer may have together. memory: bytes that MLX may hold.
+    None if nothing was said.
     """
 
     model: str
@@ -60,6 +62,7 @@ class Arguments:
     packed: bool = False
     parallel: int | None = None
     context_length: int | None = None
+    memory: int | None = None
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -76,6 +79,10 @@ def parse(argv: Sequence[str]) -> Arguments:
         parser.error(f"--parallel {options.parallel}: expected 1 to {MAX_PARALLEL}")
     if options.context_length is not None and options.context_length < MIN_CONTEXT:
         parser.error(f"--context-length {options.context_length}: expected {MIN_CONTEXT} or more")
+    try:
+        memory = None if options.memory is None else size(options.memory)
+    except ValueError as error:
+        parser.error(f"--memory {error}")
     return Arguments(
         model=options.model or DEMO,
         host=options.host,
@@ -84,6 +91,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         packed=options.packed,
         parallel=options.parallel,
         context_length=options.context_length,
+        memory=memory,
     )
 
 
@@ -138,6 +146,12 @@ def _parser(hosted: bool) -> argparse.ArgumentParser:
         type=int,
         help="tokens that prompt and answer may have together, if the model can have more "
         "(default: OLLAMA_CONTEXT_LENGTH or the model's own)",
+    )
+    add(
+        "--memory",
+        "-memory",
+        metavar="SIZE",
+        help="what MLX may hold, weights included, as 8G or 512M (default: MLX_RUNNER_MEMORY or a share)",
     )
     add("--verbose", "-verbose", action="store_true", help="accepted and ignored; see OLLAMA_DEBUG")
     add("--version", "-version", action="version", version=f"mlx-runner {version('mlx-runner')}")

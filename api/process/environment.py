@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ TRUE = ("1", "t", "T", "TRUE", "true", "True")
 DEFAULT_MAX_QUEUE = 512
 MAX_PARALLEL = 64
 MIN_CONTEXT = 2  # tokens: one of a prompt and one of an answer
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def variable(name: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -70,3 +72,19 @@ def _positive(name: str, environ: Mapping[str, str]) -> int | None:
     with contextlib.suppress(ValueError):
         return int(value) or None if value.isdecimal() else None
     return None
+
+
+def memory(environ: Mapping[str, str] = os.environ) -> int | None:
+    """MLX_RUNNER_MEMORY: bytes that MLX may hold. Raises ValueError for what `size` cannot read: it is ours alone,
+    and whoever sets it relies on it.
+    """
+    value = variable("MLX_RUNNER_MEMORY", environ)
+    return size(value) if value else None
+
+
+def size(text: str) -> int:
+    """Bytes, as `8G`, `512MiB`, `1.5 GB` or a plain number say; units are powers of 1024. Raises ValueError."""
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)(?:I?B)?", text.strip().upper(), re.ASCII)
+    if found is None or not (size := int(float(found[1]) * UNITS[found[2]])):
+        raise ValueError(f"{text}: expected a size such as 8G or 512M")
+    return size

@@ -30,6 +30,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from runner.cache.lanes import Lane, LayerLanes
+from runner.cache.need import Need
 from runner.cache.span import Span
 from runner.kernels.attention import Mask
 from runner.kernels.rows_attention import Own
@@ -71,6 +72,9 @@ class Storage(Protocol):
 
     def arrays(self) -> list[mx.array]:
         """The buffers that hold state now, for evaluation."""
+
+    def need(self) -> Need:
+        """What it will take, once it was written to."""
 
 
 class Attending(Protocol):

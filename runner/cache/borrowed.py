@@ -22,6 +22,9 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from runner.cache.need import Need
+from runner.cache.points import BOUND
+
 Arrays = list[mx.array | None]
 
 
@@ -126,6 +129,12 @@ class BorrowedCaches:
     def arrays(self) -> list[mx.array]:
         flat: Any = tree_flatten([cache.state for cache in self.native])
         return [leaf for _, leaf in flat if isinstance(leaf, mx.array)]
+
+    def need(self) -> Need:
+        """As if every position were kept, beside the states now, before, and at the least number of checkpoints."""
+        states = sum(array.nbytes for leaf in self._recurrent for array in leaf.cache if array is not None)
+        others = sum(array.nbytes for array in self.arrays()) - states
+        return Need(row=-(-others // max(1, self.offset)), fixed=(2 + BOUND.least) * states)
 
     def _go_back(self, to: int) -> None:
         note = self._notes.get(to, Note([], None))

@@ -14,12 +14,11 @@ import mlx.core as mx
 
 from runner.cache.buffer import Buffer
 from runner.cache.lanes import Lane, LayerLanes
+from runner.cache.need import Need, in_steps
 from runner.cache.span import Span
 from runner.kernels import choice
 from runner.kernels.attention import Mask
 from runner.kernels.rows_attention import Own
-
-STEP = 256  # rows; capacities are multiples of it
 
 
 class KVCache:
@@ -115,6 +114,9 @@ class KVCache:
     def arrays(self) -> list[mx.array]:
         return self._keys.arrays() + self._values.arrays()
 
+    def need(self) -> Need:
+        return Need(row=self.nbytes // max(1, self.capacity))
+
     def _write(self, keys: mx.array, values: mx.array, length: int) -> None:
         start, end = self._held, self._held + length
         if end > self._keys.rows:
@@ -135,6 +137,5 @@ class KVCache:
 
 
 def roomy(needed: int, wanted: int, capacity: int) -> int:
-    """How many rows to make room for: what is needed or was announced, at least half more than there are."""
-    rows = max(needed, wanted, capacity + capacity // 2)
-    return -(-rows // STEP) * STEP
+    """How many rows to make room for: what was announced; where that is too little, half more than there are."""
+    return in_steps(wanted if wanted >= needed else max(needed, capacity + capacity // 2))

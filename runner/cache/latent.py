@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from runner.cache.buffer import Buffer
 from runner.cache.kv import roomy
+from runner.cache.need import Need
 from runner.cache.span import Span
 from runner.kernels import choice
 from runner.kernels.attention import Mask
@@ -81,3 +82,6 @@ class LatentCache:
 
     def arrays(self) -> list[mx.array]:
         return self._rows.arrays()
+
+    def need(self) -> Need:
+        return Need(row=self.nbytes // max(1, self._rows.rows))

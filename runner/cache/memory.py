@@ -16,6 +16,7 @@ from runner.cache.base import KeyValues, Storage
 from runner.cache.borrowed import BorrowedCaches
 from runner.cache.lanes import Lane, LayerLanes
 from runner.cache.latent import LatentCache
+from runner.cache.need import Need
 from runner.cache.points import Points
 from runner.cache.recurrent import RecurrentCache
 from runner.cache.span import Span
@@ -130,3 +131,8 @@ class Memory:
     def arrays(self) -> list[mx.array]:
         """The buffers that hold state now, for evaluation."""
         return [array for storage in self.storages for array in storage.arrays()]
+
+    def needs(self) -> tuple[Need, ...]:
+        """What the storages will take, once they were written to, and the share of it that checkpoints may hold."""
+        share = 0.0 if self.leeway is None else self.points.bound.share
+        return tuple(storage.need().and_more(share) for storage in self.storages)

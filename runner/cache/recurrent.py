@@ -14,6 +14,9 @@ from collections.abc import Iterable
 
 import mlx.core as mx
 
+from runner.cache.need import Need
+from runner.cache.points import BOUND
+
 State = tuple[mx.array, ...]
 """All that a recurrent layer remembers. Arrays do not change, so holding one is keeping it."""
 
@@ -72,6 +75,10 @@ class RecurrentCache:
 
     def arrays(self) -> list[mx.array]:
         return list(self.state or ())
+
+    def need(self) -> Need:
+        """The state now, the one before, and at the least number of checkpoints."""
+        return Need(row=0, fixed=(2 + BOUND.least) * _nbytes(self.state or ()))
 
     def _held(self) -> dict[int, State]:
         """The states by position."""

@@ -21,6 +21,8 @@ import mlx.core as mx
 
 from runner.cache import runs
 from runner.cache.buffer import Buffer
+from runner.cache.need import Need
+from runner.cache.points import BOUND
 from runner.cache.runs import Run, Runs
 from runner.cache.windowed import WindowedKVCache
 
@@ -86,6 +88,12 @@ class RotatingKVCache(WindowedKVCache):
 
     def reserve(self, total: int) -> None:
         """The room is the same for every total."""
+
+    def need(self) -> Need:
+        """What the buffers hold, and copies for the least number of checkpoints."""
+        row = (self._keys.nbytes + self._values.nbytes) // max(1, self.capacity)
+        checkpoint = self.window + self.leeway
+        return Need(row, most=self.window - 1 + 2 * self._spare + BOUND.least * checkpoint)
 
     def _write(self, keys: mx.array, values: mx.array, length: int) -> None:
         if self._used + length > self._keys.rows:

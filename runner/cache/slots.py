@@ -171,6 +171,13 @@ class Slots:
             self.drop(number)
         return [held for _, held in emptied]
 
+    def spare(self) -> bool:
+        """Forget what one free slot holds, the one that was used longest ago; False if none holds anything."""
+        parked = [(slot.used, number) for number, slot in self._free() if slot.memory is not None]
+        if parked:
+            self.drop(min(parked)[1])
+        return bool(parked)
+
     @property
     def nbytes(self) -> int:
         """Bytes of all storages, reserved room included."""

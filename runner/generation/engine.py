@@ -12,22 +12,30 @@ Knows nothing about threads, queues or HTTP.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-from runner.cache.slots import Held
+from runner.cache.slots import Held, Match
 from runner.errors import EmptyPrompt, PromptTooLong, RunnerError
+from runner.generation.budget import EMPTY, Budget, Entry, Limits
+from runner.generation.draws import fresh_seed
 from runner.generation.generation import End, Generation, context_of, token_limit
 from runner.generation.meter import Meter
-from runner.generation.sampling import Draw, make_sampler
+from runner.generation.plan import StepPlan
+from runner.generation.sampling import Draw, Sampler, make_sampler
 from runner.generation.scheduler import Scheduler
 from runner.generation.step import Logits, Stepper, Wanted
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
+from runner.machine import memory
 from runner.text.output import Output
 from runner.text.turns import Turns
 from runner.totals import Totals
 from runner.types import Cancelled, Failed, GenerateRequest, Outlet, Started
+
+log = logging.getLogger(__name__)
 
 RELEASE_EVERY = 256  # generated tokens between two returns of unused buffers
 
@@ -53,6 +61,8 @@ class Engine:
         self._totals = totals or Totals()
         self._turns = Turns(loaded.tokenizer)
         self._scheduler = Scheduler(loaded.prefill_chunk, packs=packs and loaded.slots.may_pack)
+        self._waits = False  # a request waits for another one to end
+        self._plan = StepPlan(())
         self._stepper = Stepper(loaded.model, loaded.slots, at_once, packs=packs)
         self._unread: list[tuple[Generation, Draw]] = []  # draws that were begun
         self._fed: list[Generation] = []  # whom the last step fed: its trouble may show in the next one
@@ -67,13 +77,18 @@ class Engine:
     @property
     def has_room(self) -> bool:
         """Whether another request can be admitted."""
-        return self._loaded.slots.is_free
+        return self._loaded.slots.is_free and not self._waits
+
+    def keep_to(self, limits: Limits) -> None:
+        """From now on take no more memory than this."""
+        slots = self._loaded.slots
+        self._scheduler.budget = Budget(limits, memory.active, lambda: slots.nbytes, slots.spare)
 
     def admit(
         self, request: GenerateRequest, outlet: Outlet, cancelled: Cancelled, arrived_ns: int | None = None
-    ) -> None:
-        """Begin a request. Raises RunnerError, before anything was emitted, for a bad one. arrived_ns: when it was
-        queued.
+    ) -> bool:
+        """Begin a request; False, and nothing was done, if the memory is too short for it until another one ends.
+        Raises RunnerError, before anything was emitted, for a bad one. arrived_ns: when it was queued.
         """
         loaded, meter = self._loaded, Meter(self._totals, arrived_ns)
         if not request.prompt:
@@ -84,18 +99,15 @@ class Engine:
         prompt = loaded.tokenizer.encode(request.prompt)
         loaded.tokenizer.require_rows_for(prompt, loaded.model.vocab_size)
         limit = token_limit(len(prompt), request.max_tokens, context)
-        sampler = make_sampler(
-            request.sampling,
-            loaded.model.vocab_size,
-            prompt,
-            len(prompt) + limit,
-            request.top_logprobs if request.logprobs else None,
-            loaded.tokenizer.suppressed_ids,
-        )
+        resample = self._sampling(request, len(prompt) + limit)
+        sampler = resample(prompt, 0)
         matcher = None if request.grammar is None else loaded.grammars.matcher(request.grammar)
+        taken = self._take(prompt, limit)
+        if taken is None:
+            self._waits = True
+            return False
+        match, entry, room = taken
         outlet.emit(Started(len(prompt)))
-        match = loaded.slots.match(prompt)
-        loaded.slots.take(match.slot)
         self._totals.matched(match.matched)
         self._scheduler.rows.append(
             Generation(
@@ -115,9 +127,14 @@ class Engine:
                 tail=loaded.slots.tail,
                 progress=request.progress,
                 turn=None if loaded.slots.goes_back_anywhere else self._turns.start(prompt),
+                room=room,
+                entry=entry,
+                capacity=self._scheduler.capacity(entry),
+                resample=resample,
             )
         )
         self._scheduler.rows[-1].report()
+        return True
 
     def advance(self) -> bool:
         """One step of every row that can go; False if none could."""
@@ -125,7 +142,11 @@ class Engine:
         for row in self._scheduler.gone():
             self._end(row, "cancelled")
         rows, plan = self._scheduler.plan()
-        unread = self._unread
+        stuck = self._scheduler.stuck()
+        if stuck is not None and not self._unread:
+            self._fail(stuck, Failed("out of memory: the answer needs more than the memory budget allows"))
+            return True
+        self._plan, unread = plan, self._unread
         self._stepping = [*rows, *self._fed]
         self._fed = rows
         logits = self._stepper.forward(plan)
@@ -159,6 +180,24 @@ class Engine:
         for row in [row for row in self._scheduler.rows if row in self._stepping]:
             self._fail(row, Failed(message))
 
+    def out_of_memory(self, message: str) -> bool:
+        """So it came out of `advance`: what every row that took part has in memory is dropped, and each is fed once
+        more in chunks of half the size; at the second time it ends. What no request has goes, too. Whether any
+        ended.
+        """
+        self._stepper.fail()
+        self._loaded.slots.empty()
+        largest = self._scheduler.halved(self._plan)
+        rows = [row for row in self._scheduler.rows if row in self._stepping]
+        over = [row for row in rows if row.is_second_try]
+        for row in rows:
+            if row in over:
+                self._fail(row, Failed(message))
+            else:
+                self._again(row, largest)
+        self._housekeep()
+        return bool(over)
+
     def cancel(self) -> None:
         """End every request."""
         self._stepping = []
@@ -170,6 +209,52 @@ class Engine:
         if not self.is_live:
             self._stepper.part()
         return self._loaded.slots.empty()
+
+    def _sampling(self, request: GenerateRequest, total: int) -> Callable[[Sequence[int], int], Sampler]:
+        """Makes the request's sampler behind some tokens, of which so many were drawn."""
+        options, loaded = request.sampling, self._loaded
+        if options.seed is None:
+            options = replace(options, seed=fresh_seed())
+
+        def sampler(tokens: Sequence[int], drawn: int) -> Sampler:
+            return make_sampler(
+                options,
+                loaded.model.vocab_size,
+                tokens,
+                total,
+                request.top_logprobs if request.logprobs else None,
+                loaded.tokenizer.suppressed_ids,
+                drawn,
+            )
+
+        return sampler
+
+    def _take(self, prompt: list[int], limit: int) -> tuple[Match, Entry, int] | None:
+        """Take a slot, for so many positions at first; None if the request has to wait. Raises PromptTooLarge."""
+        slots = self._loaded.slots
+        match = slots.match(prompt)
+        entry = Entry(slots.held()[match.slot].nbytes, match.matched)
+        slots.take(match.slot)  # before others have to go for it
+        try:
+            room = self._scheduler.room(len(prompt), limit, entry)
+        except RunnerError:
+            slots.give(match.slot, ())
+            raise
+        if room:
+            return match, entry, room
+        slots.give(match.slot, ())
+        if self.is_live or entry == EMPTY:
+            return None
+        slots.drop(match.slot)  # nobody else has anything left: what it holds is too much
+        return self._take(prompt, limit)
+
+    def _again(self, row: Generation, largest: int) -> None:
+        log.warning("Out of memory, once more", extra={"slot": row.slot, "chunk": largest})
+        self._loaded.slots.drop(row.slot)
+        self._loaded.slots.take(row.slot)
+        self._stepper.forget(row.slot)
+        self._unread = [one for one in self._unread if one[0] is not row]
+        row.again(largest)
 
     def _draw_bound(self, row: Generation, logits: Logits) -> None:
         """Draw what the grammar allows behind the tokens that were read, or take what it makes certain."""
@@ -189,7 +274,7 @@ class Engine:
 
     def _read(self, row: Generation, draw: Draw) -> None:
         try:
-            end = row.feed(draw.read())
+            end = row.read(draw.read())
         except RunnerError as error:
             self._fail(row, Failed(str(error), error.status))
             return
@@ -213,6 +298,7 @@ class Engine:
 
     def _leave(self, row: Generation) -> None:
         self._scheduler.rows.remove(row)
+        self._waits = False
         self._stepper.forget(row.slot)
         self._unread = [one for one in self._unread if one[0] is not row]
         self._housekeep()

@@ -13,10 +13,11 @@ Knows nothing about other requests, slots' storages or models.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runner.errors import EmptyPrompt, PromptTooLong
+from runner.generation.budget import EMPTY, Entry
 from runner.generation.meter import Meter, rate
 from runner.generation.sampling import Drawn, Sampler
 from runner.machine.levels import TRACE
@@ -63,10 +64,17 @@ class Generation:
         tail: int,
         progress: bool = False,
         turn: int | None = None,
+        room: int = 0,
+        entry: Entry = EMPTY,
+        capacity: int = 0,
+        resample: Callable[[Sequence[int], int], Sampler] | None = None,
     ) -> None:
         """limit: tokens that may be generated, at least one. tail: prompt tokens to feed with the first draw.
         forcing: whether tokens that the grammar makes certain come without a draw. progress: whether to tell how
         much of the prompt is fed. turn: where the prompt's last turn begins, if only checkpoints are gone back to.
+        room: positions for which the slot has room, or will have. entry: what the slot holds before. capacity:
+        positions for which it has room before it grows. resample: makes the sampler anew, behind tokens of which so
+        many were drawn.
         """
         self.prompt = prompt
         self.limit = limit
@@ -75,10 +83,16 @@ class Generation:
         self.cancelled = cancelled
         self.meter = meter
         self.slot = slot
+        self.room = room
+        self.entry = entry
+        self.capacity = capacity
+        self.grows = False  # whether the slot takes more room in the next step
+        self.largest: int | None = None  # positions of a chunk; set once one did not fit into the memory
         self.matched = matched
         self.tail = min(tail, len(prompt) - matched)
         # Where a chunk is to end, beside the tail; 0: nowhere.
-        self.turn = turn if turn is not None and matched + NEAR <= turn < len(prompt) - self.tail else 0
+        self._last_turn = turn
+        self.turn = self._stop_before(turn)
         self.decodes = False  # whether a plan has fed what comes behind the prompt
         self.fed = matched  # prompt tokens that plans have fed, those that were kept included
         self.drawn = 0  # tokens that were drawn, read or not, or came without a draw
@@ -86,6 +100,11 @@ class Generation:
         self.matcher = matcher
         self._forcing = forcing
         self._progress = progress
+        self._asked = prompt
+        self._tail = tail
+        self._told = -1  # positions of the prompt, as its reader knows
+        self._resample = resample
+        self._draws = 0  # that were read
         self._unfed: tuple[int, ...] = ()
         self._eos_ids = eos_ids
         self._output = output
@@ -94,7 +113,7 @@ class Generation:
     @property
     def known(self) -> list[int]:
         """The prompt and every token that was read: what the slot's storages hold, or one less than that."""
-        return self.prompt + self.generated
+        return self._asked + self.generated
 
     @property
     def is_prefilling(self) -> bool:
@@ -111,14 +130,57 @@ class Generation:
         """Whether another token may be drawn."""
         return self.drawn < self.limit
 
+    @property
+    def has_grown(self) -> bool:
+        """Whether the slot has taken its room."""
+        return (self.fed if self.is_prefilling else self.written - 1) > self.capacity
+
+    @property
+    def written(self) -> int:
+        """Positions that the slot has behind the next step, if that decodes."""
+        return len(self._asked) + self.drawn
+
+    @property
+    def total(self) -> int:
+        """Positions that prompt and answer may have."""
+        return len(self._asked) + self.limit
+
+    @property
+    def is_second_try(self) -> bool:
+        return self.largest is not None
+
+    def again(self, largest: int) -> None:
+        """The slot is empty, and draws that were not read are lost: feed all that is known once more, in chunks of
+        `largest` positions at most.
+        """
+        assert self._resample is not None
+        self.prompt, self.largest = self.known, largest
+        self.matched = self.fed = 0
+        self.entry, self.room, self.capacity = EMPTY, len(self.prompt) + 1, 0
+        self.tail = min(self._tail, len(self.prompt))
+        self.turn, self.decodes = self._stop_before(self._last_turn), False
+        self.drawn, self._unfed = len(self.generated), ()
+        self.sampler = self._resample(self.prompt, self._draws)
+
+    def _stop_before(self, turn: int | None) -> int:
+        """Where a chunk is to end for the last turn's sake."""
+        wanted = turn is not None and self.matched + NEAR <= turn < len(self.prompt) - self.tail
+        return turn if turn is not None and wanted else 0
+
     def report(self) -> None:
         """What was fed is computed: say so to who asked for it."""
-        if self._progress:
+        if self._progress and self.fed > self._told:
+            self._told = self.fed
             usage = self.meter.usage()
             self.outlet.emit(Progress(len(self.prompt), self.matched, self.fed, usage.prompt_ns))
 
-    def feed(self, drawn: Drawn) -> End | None:
+    def read(self, drawn: Drawn) -> End | None:
         """Take a token that was read from the device; the end that it means, None to go on."""
+        self._draws += 1
+        return self.feed(drawn)
+
+    def feed(self, drawn: Drawn) -> End | None:
+        """Take a token, drawn or certain."""
         self.meter.token_read()
         if not self.generated:
             self.report()

@@ -33,7 +33,8 @@ class RowPlan(NamedTuple):
     """What is fed to one slot in this step.
 
     ids: token ids, never empty; None for the token drawn for this slot last, which may still be on the device.
-    logits: whether those behind the last position are wanted. begin: on the first row of a request.
+    logits: whether those behind the last position are wanted. begin: on the first row of a request. room: positions
+    for which the slot's storages take room from now on; None: as before.
     """
 
     slot: int
@@ -41,6 +42,7 @@ class RowPlan(NamedTuple):
     logits: bool
     begin: Begin | None = None
     checkpoint: Checkpoint = Checkpoint.NONE
+    room: int | None = None
 
 
 class StepPlan(NamedTuple):

@@ -147,15 +147,16 @@ class Sampler:
         history: History | None,
         seed: int,
         top_logprobs: int | None,
+        drawn: int = 0,
     ) -> None:
-        """kind: samplers of one model whose kinds are equal have equal masks and chains."""
+        """kind: samplers of one model whose kinds are equal have equal masks and chains. drawn: draws so far."""
         self.kind = kind, history is None
         self.mask = mask
         self.chain = chain
         self.history = history
         self.top_logprobs = top_logprobs
         self._seed = seed
-        self._drawn = 0
+        self._drawn = drawn
 
     def next_key(self) -> int:
         """Of the draw that comes now."""
@@ -201,13 +202,15 @@ def make_sampler(
     total: int,
     top_logprobs: int | None = None,
     suppressed: Collection[int] = (),
+    drawn: int = 0,
 ) -> Sampler:
     """The sampler of one request; what an option's value means is in SamplingOptions.
 
     prompt: all of its token ids, for the penalties. total: tokens that prompt and answer may have together, of
     which the penalties remember no more. top_logprobs: None for no log-probabilities, else how many
     alternatives come with each. suppressed: ids that are never drawn; those outside the vocabulary count for
-    nothing. Raises BadRequest for a logit_bias on an id outside the vocabulary.
+    nothing. drawn: how many draws came before. Raises BadRequest for a logit_bias on an id outside the
+    vocabulary.
     """
     options = bounded(options)
     used = penalties.penalties(options)
@@ -222,7 +225,7 @@ def make_sampler(
     # Kinds are compared at each step, which would take long with a long bias.
     alike = len(options.logit_bias) <= COMPARED
     kind: Hashable = replace(options, seed=None) if alike else object()
-    return Sampler(kind, mask, chain, history, seed, top_logprobs)
+    return Sampler(kind, mask, chain, history, seed, top_logprobs, drawn)
 
 
 def bounded(options: SamplingOptions) -> SamplingOptions:

@@ -3,7 +3,8 @@
 All rows that decode take part in every step; of the prompts that are still to be fed, the one that came first gives
 a chunk, and where chunks are packed those behind it fill it up. So a row that decodes waits for at most one chunk,
 which is smaller than that of a prompt that is alone. A row whose reader does not read rests: it stays out of the
-plan until there is room again.
+plan until there is room again. So does one for whose next step the memory is short, until others have ended
+(`budget.py`).
 
 A chunk is bounded in time too, since a cancel waits for it: behind a long context, or on a slow device, the usual
 number of positions can take seconds. So a chunk that took too long halves the next ones, and a quick one doubles
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import logging
 
+from runner.generation.budget import Budget, Entry
 from runner.generation.generation import Generation
 from runner.generation.plan import Begin, Checkpoint, RowPlan, StepPlan
 
@@ -36,6 +38,9 @@ class Scheduler:
     def __init__(self, chunk: int, *, packs: bool = False) -> None:
         """chunk: positions that a prefill forward may have. packs: whether those may be several prompts'."""
         self._packs = packs
+        self.budget: Budget | None = None  # of the memory; None: whatever there is
+        self._granted = 0  # bytes by which slots grow in the plan
+        self._short: list[Generation] = []  # who has no part in the plan for want of memory
         self._largest = self._chunk = self._fed = chunk
         self.rows: list[Generation] = []
 
@@ -54,10 +59,12 @@ class Scheduler:
     def plan(self) -> tuple[list[Generation], StepPlan]:
         """The next step, and whose rows it has; none if all that are live rest or have their last token drawn."""
         ready = [row for row in self.rows if row.outlet.has_room()]
+        self._short, self._granted = [], 0
         prompts = [row for row in ready if row.is_prefilling and not row.is_at_last]
         rows = [row for row in ready if row not in prompts and (row.is_prefilling or row.wants_draw)]
-        plans = [self._feed(row, 1) if row.is_prefilling else _decode(row) for row in rows]
-        left = self._size(in_company=bool(plans))
+        rows = [row for row in rows if self._has_room(row)]
+        plans = [self._feed(row, 1) if row.is_prefilling else self._decode(row) for row in rows]
+        left = self._fitting(prompts, self._size(in_company=bool(plans)), len(rows))
         self._fed = 0
         for row in prompts if self._packs else prompts[:1]:
             if self._fed < left:
@@ -65,6 +72,56 @@ class Scheduler:
                 rows.append(row)
         self._fed = max(self._fed, SMALLEST)
         return rows, StepPlan(tuple(plans))
+
+    def stuck(self) -> Generation | None:
+        """The last one of those for whom the memory is short, if no other is there to end."""
+        waits = self._short and len(self._short) == len(self.rows)
+        return self._short[-1] if waits else None
+
+    def room(self, prompt: int, limit: int, entry: Entry) -> int:
+        """For how many positions a request gets room at first; 0 if it has to wait. Raises PromptTooLarge."""
+        wanted = prompt + min(limit, RESERVE_AT_MOST)
+        if self.budget is None:
+            return wanted
+        return self.budget.admit(prompt, limit, wanted, entry, self._promised(), len(self.rows))
+
+    def capacity(self, entry: Entry) -> int:
+        """Positions for which a slot has room without growing."""
+        return 0 if self.budget is None else self.budget.capacity(entry)
+
+    def halved(self, plan: StepPlan) -> int:
+        """Positions of the chunks of those with whom a step did not fit into the memory."""
+        fed = max((len(row.ids) for row in plan.rows if row.ids is not None), default=0)
+        return max(1, (fed if fed > 1 else self._chunk) // 2)
+
+    def _promised(self) -> int:
+        """By how many bytes slots grow in this plan, and those of who is yet to grow."""
+        if self.budget is None:
+            return 0
+        coming = (self.budget.growth(row.room, row.entry) for row in self.rows if not row.has_grown)
+        return self._granted + sum(coming)
+
+    def _fitting(self, prompts: list[Generation], size: int, rows: int) -> int:
+        """How many of these positions the next step can feed."""
+        size = min([size, *(row.largest for row in prompts if row.largest is not None)])
+        if self.budget is None or not prompts:
+            return size
+        longest = max(min(row.fed + size, len(row.prompt)) for row in prompts)
+        most = min(size, sum(len(row.prompt) - row.fed for row in prompts))
+        size = self.budget.chunk(most, longest, rows, self._promised())
+        self._short += [] if size else prompts
+        return size
+
+    def _has_room(self, row: Generation) -> bool:
+        """Whether the slot of a row that decodes has room for the next position, or gets it."""
+        if self.budget is None or row.is_prefilling or row.written <= row.room:
+            return True
+        held = self.budget.limits.kept(row.room)
+        row.room = self.budget.grow(row.room, row.written, row.total, len(self.rows), self._promised())
+        row.grows = row.written <= row.room
+        self._granted += self.budget.moved(row.room, held)
+        self._short += [] if row.grows else [row]
+        return row.grows
 
     def _size(self, in_company: bool) -> int:
         """Positions of a chunk; in company: others decode."""
@@ -85,7 +142,7 @@ class Scheduler:
             end = min(start + size, stop)
             self._fed += end - start
             _log_progress(row, size)
-        begin = Begin(row.matched, len(row.prompt) + min(row.limit, RESERVE_AT_MOST))
+        begin = Begin(row.matched, row.room)
         first = start == row.matched
         checkpoint = _checkpoint(row, last=last)
         row.fed = end
@@ -98,22 +155,22 @@ class Scheduler:
             checkpoint=checkpoint,
         )
 
+    def _decode(self, row: Generation) -> RowPlan:
+        """Behind a prompt's last token there is a checkpoint, unless there is one before its tail: to save the tail
+        is not worth another state.
+        """
+        checkpoint = Checkpoint.NONE if row.decodes or row.tail > 1 else Checkpoint.LIKELY
+        row.decodes = True
+        row.drawn += 1
+        room, row.grows = row.room if row.grows else None, False
+        return RowPlan(slot=row.slot, ids=row.take_unfed(), logits=True, checkpoint=checkpoint, room=room)
+
 
 def _checkpoint(row: Generation, *, last: bool) -> Checkpoint:
     """Before the next chunk of a prompt. Behind a tail of one there is another."""
     if row.fed in (row.matched, row.turn) or (last and row.tail > 1):
         return Checkpoint.LIKELY
     return Checkpoint.NONE if last else Checkpoint.PASSING
-
-
-def _decode(row: Generation) -> RowPlan:
-    """Behind a prompt's last token there is a checkpoint, unless there is one before its tail: to save the tail is
-    not worth another state.
-    """
-    checkpoint = Checkpoint.NONE if row.decodes or row.tail > 1 else Checkpoint.LIKELY
-    row.decodes = True
-    row.drawn += 1
-    return RowPlan(slot=row.slot, ids=row.take_unfed(), logits=True, checkpoint=checkpoint)
 
 
 def _log_progress(row: Generation, chunk: int) -> None:

@@ -130,6 +130,7 @@ class Stepper:
         """A step did not come to its end; its requests are over."""
         self._company.dissolve()
         self._fed, self._packed = [], {}
+        self._masks = Masks(self._model.vocab_size)  # some may not have been computed
 
     def _memory(self, row: RowPlan) -> Memory:
         """Of a row, ready to be fed."""
@@ -138,6 +139,8 @@ class Stepper:
             memory = self._slots.memory(row.slot)
         else:
             memory = self._slots.begin(row.slot, begin.matched, begin.total)
+        if row.room is not None:
+            memory.reserve(row.room)
         if row.checkpoint is not Checkpoint.NONE:
             memory.checkpoint(marked=row.checkpoint is Checkpoint.LIKELY)
         return memory

@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from runner import models
 from runner.cache.slots import Slots
-from runner.errors import BadModelFiles, explain
+from runner.errors import BadModelFiles, ModelTooLarge, explain
 from runner.grammar.compiler import Grammars
 from runner.loading.conversion import converted, fuse_layers, join_layers, parameter_shapes
 from runner.loading.evaluation import Progress, evaluate
@@ -55,6 +55,7 @@ def load(
     tokenizer = Tokenizer(files.tokenizer_json, files.tokenizer_config, files.generation_config, files.config)
     tokenizer.require_rows(model.vocab_size)
     before = [_fingerprint(file) for file in files.weights]
+    _check_size(sum(size for _, _, size, _ in before))
     weights = in_mlx_layout(_read_all(files.weights))
     common = common_dtype(weights)
     declared = declarations(files.config, headers)
@@ -68,7 +69,7 @@ def load(
     memory.release_buffers()
     if before != [_fingerprint(file) for file in files.weights]:
         raise BadModelFiles("weight files changed while they were read; load the model again")
-    memory.wire_weights()
+    memory.wire_active()
     loaded = LoadedModel(
         name=files.name,
         architecture=files.config["architectures"][0],
@@ -145,3 +146,8 @@ def _fingerprint(file: WeightFile) -> tuple[int, int, int, int]:
     except OSError as error:
         raise BadModelFiles(f"{file.name}: {explain(error)}") from None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _check_size(size: int) -> None:
+    if size > memory.budget():
+        raise ModelTooLarge(size, memory.budget())

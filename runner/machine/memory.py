@@ -1,6 +1,6 @@
 """Memory: how much of it this process may use, what MLX holds of it, and what it gives back.
 
-Every function here that touches MLX's memory belongs to the worker thread.
+Every function here that touches MLX's memory belongs to the worker thread, but for `used`, which reads two numbers.
 
 Knows nothing about models or requests.
 """
@@ -20,6 +20,25 @@ CONTAINER_LIMITS = (
 )
 
 KEPT_SHARE = 1 / 16
+SHARE = 0.8  # of the memory, where nobody says how much; what Metal recommends is a share already
+
+_allowed: int | None = None  # bytes, by whoever started us
+
+
+def allow(asked: int | None) -> None:
+    """From now on MLX may hold so many bytes; None: a share of what there is. Near it MLX slows down."""
+    global _allowed
+    _allowed = asked
+    mx.set_memory_limit(budget())
+
+
+def budget() -> int:
+    """Bytes that MLX may hold."""
+    if _allowed is not None:
+        return _allowed
+    if device.kind() == "metal":
+        return int(mx.device_info()["max_recommended_working_set_size"])
+    return int(SHARE * (total() if device.kind() == "cpu" else int(mx.device_info()["total_memory"])))
 
 
 def total() -> int:
@@ -30,16 +49,22 @@ def total() -> int:
             limits.append(int(Path(path).read_text()))
         except (OSError, ValueError):  # no such limit, or the word "max"
             continue
-    return min(limits)
+    return min(limits if _allowed is None else [*limits, _allowed])
 
 
 def free() -> int:
-    """Bytes of a GPU's own memory that nobody uses."""
-    return int(mx.device_info()["free_memory"])
+    """Bytes of a GPU's own memory that nobody uses, and that this process may use."""
+    left = int(mx.device_info()["free_memory"])
+    return left if _allowed is None else min(left, _allowed)
+
+
+def active() -> int:
+    """Bytes of arrays in use."""
+    return mx.get_active_memory()
 
 
 def used() -> int:
-    """Bytes that MLX holds: arrays in use and buffers kept for reuse."""
+    """Bytes that MLX holds: arrays in use and buffers kept for reuse. Any thread may ask; nobody waits."""
     return mx.get_active_memory() + mx.get_cache_memory()
 
 
@@ -56,7 +81,7 @@ def tidy_up() -> None:
         release_buffers()
 
 
-def wire_weights() -> None:
+def wire_active() -> None:
     """On Metal, keep what is active now resident, up to what the system recommends."""
     if device.kind() == "metal":
         recommended = int(mx.device_info()["max_recommended_working_set_size"])

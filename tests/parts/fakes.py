@@ -29,7 +29,7 @@ class ScriptedModel:
     """After position p comes `script[p - start]`, before that anything, after the script's end EOS.
 
     The keys it writes are the token ids, so a test can ask which tokens a cache holds. `fail_at` raises, as MLX
-    would, in the forward that reaches this position.
+    would, in forwards that reach this position, `fails` times.
     """
 
     vocab_size = TINY_VOCABULARY
@@ -39,6 +39,7 @@ class ScriptedModel:
         self.start = start
         self.context_length = context_length
         self.fail_at: int | None = None
+        self.fails = 1_000_000
         self.forwarded: list[int] = []  # positions of each forward, of all rows
 
     def __call__(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
@@ -48,8 +49,14 @@ class ScriptedModel:
         for layer in range(2):
             self.write(layer, memory, keys, span)
             if self.fail_at is not None and span.offset + length > self.fail_at:
+                self._fail_less()
                 raise RuntimeError("[metal::malloc] Attempting to allocate 99 bytes\nwhich is too much")
         return (span.starts.reshape(-1, 1) + mx.arange(length))[..., None]  # [B,L,1]
+
+    def _fail_less(self) -> None:
+        self.fails -= 1
+        if not self.fails:
+            self.fail_at = None
 
     def logits(self, hidden: mx.array) -> mx.array:
         following = [*self.script, tiny.EOS_ID]

@@ -106,3 +106,19 @@ def test_a_number_at_once_that_is_none_is_a_usage_error(
         parse(["--parallel", number])
     assert left.value.code == 2
     assert number in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "memory"),
+    [([], None), (["--memory", "8G"], 2**33), (["runner", "-model", "x", "-memory=1K"], 1024)],
+)
+def test_the_memory_is_a_size_or_left_to_the_environment(words: list[str], memory: int | None) -> None:
+    assert parse(words).memory == memory
+
+
+@pytest.mark.parametrize("text", ["much", "0", "8X"])
+def test_a_memory_that_is_no_size_is_a_usage_error(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        parse(["--memory", text])
+    assert left.value.code == 2
+    assert f"--memory {text}: expected a size" in capsys.readouterr().err

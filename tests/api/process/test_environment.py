@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.process.environment import context_length
+from api.process.environment import context_length, memory, size
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,29 @@ from api.process.environment import context_length
 def test_the_context_is_a_number_of_tokens_or_there_is_no_limit(value: str, length: int | None) -> None:
     assert context_length({"OLLAMA_CONTEXT_LENGTH": value}) == length
     assert context_length({}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("8G", 8 * 2**30),
+        ("8GiB", 8 * 2**30),
+        ("512mb", 2**29),
+        ("1.5 T", 3 * 2**39),
+        ("4096", 4096),
+        ("2K", 2048),
+    ],
+)
+def test_a_size_is_a_number_with_a_unit(text: str, found: int) -> None:
+    assert size(text) == found
+    assert memory({"MLX_RUNNER_MEMORY": f" '{text}' "}) == found
+
+
+@pytest.mark.parametrize("text", ["lots", "-1G", "0", "0.1", "8 X", "8Gi B", "80%", "1e9", "٣G"])
+def test_what_is_no_size_is_named_and_not_passed_over(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a size such as 8G or 512M"):
+        memory({"MLX_RUNNER_MEMORY": text})
+
+
+def test_without_a_size_nothing_is_said() -> None:
+    assert memory({}) is None

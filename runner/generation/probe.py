@@ -1,0 +1,140 @@
+"""A probe behind a load: what a few positions take, from which the budget foretells what many will.
+
+The same few positions are fed three times. The first forward makes room and warms what is cold. The second one is
+measured, and so is the third, in which storages are told their positions again and again, so that attention sees
+more keys than the model was fed. The difference is what pairs of a position and one that it sees take.
+
+Knows nothing about requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from runner.cache.base import Attending, Latents, LayerMemory, States
+from runner.cache.latent import LatentCache
+from runner.cache.memory import Memory
+from runner.cache.span import Span
+from runner.generation.budget import Costs
+from runner.generation.sampling import draw, make_sampler
+from runner.kernels.attention import Mask
+from runner.machine import device, memory
+from runner.models.base import Model
+from runner.types import SamplingOptions
+
+log = logging.getLogger(__name__)
+
+# Positions. With CUDA a length, and keys before it, with which whole chunks go (see `attention_cuda.py`). On a CPU
+# fewer where a forward of so many takes long: with a small model, whose operations are over as soon as they are
+# begun, chunks of 16 take as little as half of what is foretold from them for large ones.
+LENGTH: dict[device.Kind, int] = {"cpu": 64, "metal": 64, "cuda": 512}
+SHORT, LONG_S = 16, 0.05
+TIMES = 3
+USUAL = SamplingOptions(temperature=0.8, top_k=40, top_p=0.9, repeat_penalty=1.1, repeat_last_n=64)
+
+
+def measured(model: Model) -> Costs:
+    """What the model's forwards take on this device."""
+    started = time.perf_counter()
+    length, times = min(LENGTH[device.kind()], model.context_length), TIMES
+    held = model.make_memory()
+    held.reserve((2 + times) * length)
+    hidden = _fed(model, held, held, min(SHORT, length) if device.kind() == "cpu" else length)
+    if device.kind() == "cpu" and time.perf_counter() - started > LONG_S:
+        length, times = min(SHORT, length), TIMES * LENGTH["cpu"] // SHORT
+    row = _taken(lambda: _draw(model, hidden), held)
+    once = _taken(lambda: _fed(model, held, held, length), held)
+    often = _taken(lambda: _fed(model, held, Repeating(held, times), length), held)
+    pair = max(0.0, (often - once) / (length * length * times))
+    position = max(0.0, once / length - pair * 2 * length)
+    costs = Costs(position, pair, row, held.needs())
+    took = f"{time.perf_counter() - started:.3f}s"
+    log.info("Memory probed", extra={"position": int(position), "pair": int(pair), "row": row, "took": took})
+    return costs
+
+
+def _fed(model: Model, held: Memory, told: LayerMemory, length: int) -> mx.array:
+    """[1,L,E]."""
+    hidden = model(mx.zeros((1, length), mx.int32), held.span(length), told)
+    mx.eval(hidden, held.arrays())
+    return hidden
+
+
+def _draw(model: Model, hidden: mx.array) -> None:
+    logits = model.logits(hidden[:, -1:, :])[:, 0, :]
+    mx.eval(draw([make_sampler(USUAL, model.vocab_size, (), USUAL.repeat_last_n)], logits)[0].arrays())
+
+
+def _taken(run: Callable[[], object], held: Memory) -> int:
+    """Bytes at the highest, beside what was there before and what the memory took."""
+    memory.release_buffers()
+    before, kept = mx.get_active_memory(), held.nbytes
+    mx.reset_peak_memory()
+    run()
+    return max(0, mx.get_peak_memory() - before - max(0, held.nbytes - kept))
+
+
+class Repeating:
+    """A LayerMemory whose layers remember whatever they are told several times."""
+
+    def __init__(self, held: Memory, times: int) -> None:
+        self.attention: Mapping[int, Attending] = {
+            layer: RepeatingAttention(storage, times) for layer, storage in held.attention.items()
+        }
+        self.latent: Mapping[int, Latents] = {
+            layer: RepeatingLatents(storage, times) for layer, storage in held.latent.items()
+        }
+        self.recurrent: Mapping[int, States] = held.recurrent
+        self.borrowed = held.borrowed
+
+
+@dataclass(frozen=True)
+class RepeatingAttention:
+    inner: Attending
+    times: int
+
+    def attend(
+        self,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        span: Span,
+        *,
+        scale: float,
+        sinks: mx.array | None = None,
+    ) -> mx.array:
+        """What the keys find before the last time is never computed."""
+        for _ in range(self.times):
+            found = self.inner.attend(queries, keys, values, span, scale=scale, sinks=sinks)
+        return found
+
+    def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
+        return self.inner.look(queries, span, scale=scale, sinks=sinks)
+
+
+@dataclass(frozen=True)
+class RepeatingLatents:
+    inner: LatentCache
+    times: int
+
+    @property
+    def offset(self) -> int:
+        return self.inner.offset
+
+    def write(self, new: mx.array) -> None:
+        for _ in range(self.times):
+            self.inner.write(new)
+
+    def look(self, queries: mx.array, span: Span, *, scale: float) -> mx.array:
+        return self.inner.look(queries, span, scale=scale)
+
+    def kept(self) -> mx.array:
+        return self.inner.kept()
+
+    def mask(self, span: Span) -> Mask:
+        return self.inner.mask(span)

@@ -4,6 +4,7 @@ that was taken is given back.
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 @pytest.fixture(autouse=True)
 def nothing_left_over() -> Iterator[None]:
     """What other tests hold is not ours to count."""
+    gc.collect()
     memory.release_buffers()
     yield
     memory.release_buffers()

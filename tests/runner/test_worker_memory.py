@@ -30,7 +30,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
-    """Its memory is what the test's parameter says beside what other tests hold for good, in MiB; 0: a single one."""
+    """Its memory is what the parameter says beside what other tests hold for good, in MiB; 0: a single one."""
     gc.collect()
     budget = memory.active() + request.param * MIB if request.param else MIB
     made = Worker(5, lambda reason: None, parallel=2, memory_budget=budget)

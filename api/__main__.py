@@ -26,18 +26,29 @@ from api.commands.command_line import Arguments, parse
 from api.process import lifecycle, logs
 from api.process.address import AddressTaken, bind
 from api.process.backend import mlx_needed
-from api.process.environment import context_length, log_level, max_queue, memory, model_store, parallel
-from runner.errors import BackendMissing, RunnerError, ShuttingDown
+from api.process.environment import (
+    cache_dir,
+    cache_size,
+    context_length,
+    log_level,
+    max_queue,
+    memory,
+    model_store,
+    parallel,
+)
+from runner.errors import BackendMissing, BadCacheFolder, RunnerError, ShuttingDown
 
 if TYPE_CHECKING:
     from api.server import Server
     from api.stream import OpenStreams
+    from runner.disk.folder import Folder
     from runner.worker import Worker
 
 log = logging.getLogger(__name__)
 
 FORCED_EXIT_S = 3.0  # after the first signal; hosts wait five seconds
 FAREWELL_S = 0.2
+SAVING_S = 2.5  # until all that slots hold is on the disk, or the worker gave up
 
 
 class Ending:
@@ -113,15 +124,17 @@ def main() -> NoReturn:
         worker = start_worker(ending, arguments)
     except AddressTaken as error:
         ending.fatal(error, lifecycle.ADDRESS)
+    except BadCacheFolder as error:
+        ending.fatal(error, lifecycle.USAGE)
     except BackendMissing as error:
         ending.fatal(error, lifecycle.OTHER)
     asyncio.run(serve(arguments, bound, worker, worker.load(arguments.model), ending))
-    worker.join(FAREWELL_S)
+    worker.join(SAVING_S if worker.saves else FAREWELL_S)
     lifecycle.leave(lifecycle.STOPPED, handler)
 
 
 def start_worker(ending: Ending, arguments: Arguments) -> Worker:
-    """The MLX thread. Raises BackendMissing where MLX cannot be imported."""
+    """The MLX thread. Raises BackendMissing where MLX cannot be imported, or BadCacheFolder."""
     try:
         budget = arguments.memory or memory()
     except ValueError as error:
@@ -137,9 +150,23 @@ def start_worker(ending: Ending, arguments: Arguments) -> Worker:
         context_length=arguments.context_length or context_length(),
         on_exhaustion=ending.memory_exhausted,
         memory_budget=budget,
+        cache_folder=cache_folder(arguments),
     )
     worker.start()
     return worker
+
+
+def cache_folder(arguments: Arguments) -> Folder | None:
+    """Where slots are to be saved; None: nowhere. Raises BadCacheFolder."""
+    from runner.disk.folder import open_folder
+
+    folder = arguments.cache_dir or cache_dir()
+    if folder is None:
+        return None
+    try:
+        return open_folder(folder, arguments.cache_size or cache_size())
+    except ValueError as error:
+        raise BadCacheFolder(f"MLX_RUNNER_CACHE_SIZE {error}") from None
 
 
 async def serve(

@@ -10,6 +10,7 @@
     |-- ModelNotLoaded           503
     |-- Busy                     503   the queue is full
     |-- ShuttingDown             503
+    |-- BadCacheFolder           500   where entries of the cache are to be kept
     `-- LoadError                500   why a model cannot be brought in
         |-- ModelNotFound        404
         |-- ModelTooLarge        500   for the memory
@@ -143,6 +144,10 @@ class ShuttingDown(RunnerError):
 
     def __init__(self) -> None:
         super().__init__("the runner is shutting down")
+
+
+class BadCacheFolder(RunnerError):
+    status = 500
 
 
 class LoadError(RunnerError):

@@ -177,11 +177,21 @@ class SlotStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskStatus:
+    """Of the loaded model: entries on the disk, their bytes, and how many were restored."""
+
+    entries: int
+    bytes: int
+    hits: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What anyone may know without waiting for the MLX thread.
 
     ready: a model is there to answer. progress: percent of the model that is, or was last, being loaded.
     memory: bytes that MLX holds. context_length: tokens. slots: of the loaded model, by number.
+    disk: None if nothing is kept there.
     """
 
     ready: bool = False
@@ -190,3 +200,4 @@ class Status:
     context_length: int = 0
     memory: int = 0
     slots: tuple[SlotStatus, ...] = ()
+    disk: DiskStatus | None = None

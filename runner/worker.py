@@ -30,13 +30,16 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from runner.disk.disk_cache import DiskCache
+from runner.disk.folder import Folder
+from runner.disk.opening import open_disk_cache
 from runner.errors import (
     Busy,
     ModelNotLoaded,
@@ -53,15 +56,17 @@ from runner.kernels.choice import rows_attention
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
 from runner.machine import device, memory
+from runner.store.files import ModelFiles
 from runner.store.resolve import DEFAULT_STORE, open_model
 from runner.text.tokenizer import Tokenizer
 from runner.totals import Totals
-from runner.types import Failed, GenerateRequest, Grammar, Outlet, SlotStatus, Status
+from runner.types import DiskStatus, Failed, GenerateRequest, Grammar, Outlet, SlotStatus, Status
 
 log = logging.getLogger(__name__)
 
 REST_AFTER_S = 5.0
 SHORTAGES = 3
+SAVE_AT_END_S = 2.0  # of the three that a forced exit leaves; hosts wait five
 
 
 class Exhausted(Exception):
@@ -114,6 +119,8 @@ class Worker:
         context_length: int | None = None,  # tokens that a request may have, where the model has more
         on_exhaustion: Callable[[str], None] | None = None,  # None: as on_death
         memory_budget: int | None = None,  # bytes that MLX may hold; None: a share of what there is
+        cache_folder: Folder | None = None,  # where slots are saved
+        rest_after_s: float = REST_AFTER_S,  # without anything to do: then buffers are given back, slots saved
     ) -> None:
         self._limit = limit
         self._on_death = on_death
@@ -123,6 +130,8 @@ class Worker:
         self._parallel = parallel
         self._context_length = context_length
         self._memory_budget = memory_budget
+        self._cache_folder = cache_folder
+        self._rest_after_s = rest_after_s
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -130,6 +139,7 @@ class Worker:
         self._is_rested = True  # every buffer that no array uses was given back
         self._loaded: LoadedModel | None = None
         self._engine: Engine | None = None
+        self._disk: DiskCache | None = None
         self._shortages = 0  # since an answer was complete
         self._answered = 0  # by then
         self._status = Status()
@@ -144,6 +154,11 @@ class Worker:
     @property
     def status(self) -> Status:
         return replace(self._status, memory=memory.used())
+
+    @property
+    def saves(self) -> bool:
+        """Whether the thread may take a while to end."""
+        return self._cache_folder is not None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -255,6 +270,7 @@ class Worker:
             memory.allow(self._memory_budget)
             while self._turn():
                 pass
+            self._save_all()
             device.leave()
         except Exhausted as error:
             self._on_exhaustion(str(error))
@@ -265,6 +281,8 @@ class Worker:
     def _turn(self) -> bool:
         """Begin a job if one may begin, and take a step if any request is live; False when it is time to end."""
         job = self._next()
+        if job is not None and self._disk is not None:
+            self._disk.abandon()
         if isinstance(job, GenerateJob):
             self._admit(job)
         elif job is not None:
@@ -279,11 +297,17 @@ class Worker:
     def _is_live(self) -> bool:
         return self._engine is not None and self._engine.is_live
 
+    @property
+    def _is_saving(self) -> bool:
+        return self._disk is not None and self._disk.is_saving
+
     def _next(self) -> Job | None:
         """The next job that may begin; None for a step of what is live, for a rest, or at the end."""
         with self._changed:
-            while not (self._may_begin() or self._stopping or (self._is_live and self._woken)):
-                patience = None if self._is_rested or self._is_live else REST_AFTER_S
+            while not (
+                self._may_begin() or self._stopping or (self._woken and (self._is_live or self._is_saving))
+            ):
+                patience = None if self._is_rested or self._is_live else self._rest_after_s
                 if not self._changed.wait(patience):
                     return None
             self._woken = self._is_rested = False
@@ -361,8 +385,9 @@ class Worker:
 
     def _load(self, reference: str) -> None:
         try:
+            files = open_model(reference, self._store)
             loaded = load(
-                open_model(reference, self._store),
+                files,
                 lambda share: self._publish(progress=int(100 * share)),
                 packed=self._packed,
                 slots=self._parallel,
@@ -373,43 +398,80 @@ class Worker:
         except Exception:
             self._publish(progress=100 if self._loaded else 0)
             raise
+        self._save_all()
         self._take(loaded)
         with self._changed:  # behind the load, which nobody waits for any longer, and before all requests
-            self._jobs.appendleft(CallJob(lambda: self._probe(loaded), Future()))
+            self._jobs.appendleft(CallJob(lambda: self._probe(loaded, files), Future()))
 
-    def _probe(self, loaded: LoadedModel) -> None:
+    def _probe(self, loaded: LoadedModel, files: ModelFiles) -> None:
         assert self._engine is not None
         self._engine.keep_to(Limits(memory.budget(), measured(loaded.model), loaded.prefill_chunk))
+        folder, slots = self._cache_folder, loaded.slots
+        if folder is not None:
+            self._disk = open_disk_cache(folder, files, loaded.model, slots, device.kind(), self.wake)
 
     def _take(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
         self._shortages = self._answered = 0
         self._engine = Engine(
-            loaded, self._housekeep, rows_attention(), packs=device.packs_prompts(), totals=self.totals
+            loaded,
+            self._housekeep,
+            rows_attention(),
+            packs=device.packs_prompts(),
+            totals=self.totals,
+            restore=self._restore,
         )
         loaded.grammars.prepare_ahead()
         self._publish(
             ready=True, model=loaded.name, context_length=loaded.context_length, slots=self._slots()
         )
 
+    def _restore(self, prompt: Sequence[int], total: int) -> None:
+        if self._disk is not None:
+            self._disk.restore(prompt, total)
+
+    def _save_some(self) -> None:
+        if self._disk is None:
+            return
+        try:
+            self._disk.step()
+        except Exception:  # rule 5
+            log.exception("Nothing is saved any more")
+            self._disk.abandon()
+            self._disk = None
+
+    def _save_all(self) -> None:
+        if self._disk is not None:
+            self._disk.finish(SAVE_AT_END_S)
+        self._disk = None
+
     def _unload(self) -> None:
+        self._save_all()
         self._loaded = self._engine = None
         self._publish(ready=False, model="", context_length=0, progress=0, slots=())
 
     def _empty_cache(self) -> tuple[SlotStatus, ...]:
         emptied = [] if self._engine is None else self._engine.empty()
+        if self._disk is not None:
+            self._disk.empty()
         memory.release_buffers()
         return tuple(SlotStatus(*held) for held in emptied)
 
     def _housekeep(self) -> None:
         memory.tidy_up()
         memory.wire_active()
-        self._publish(slots=self._slots())
+        self._publish(slots=self._slots(), disk=self._disk_status())
 
     def _rest(self) -> None:
-        """Nobody has wanted anything for a while."""
+        """Nobody has wanted anything for a while, or a part of what is saved then is on the disk."""
+        self._save_some()
         memory.release_buffers()
+        self._publish(disk=self._disk_status())
         self._is_rested = True
+
+    def _disk_status(self) -> DiskStatus | None:
+        disk = self._disk
+        return None if disk is None else DiskStatus(disk.entries, disk.nbytes, disk.hits)
 
     def _slots(self) -> tuple[SlotStatus, ...]:
         held = [] if self._loaded is None else self._loaded.slots.held()

@@ -65,6 +65,7 @@ BELOW = {
     "store": {"errors", "json_text"},
     "quantization": {"errors", "machine", "store"},
     "importing": {"errors", "quantization", "store"},
+    "disk": {"cache", "errors", "models", "store"},
     "layers": {"cache", "config", "errors", "kernels", "quantization"},
     "models": {"cache", "config", "errors", "layers"},
     "loading": {"cache", "errors", "grammar", "layers", "machine", "models", "quantization", "store", "text"},

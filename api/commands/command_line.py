@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from api.process.environment import MAX_PARALLEL, MIN_CONTEXT, size
 from runner.store.resolve import DEMO
@@ -39,6 +40,8 @@ environment:
   OLLAMA_NUM_PARALLEL  how many requests are answered at once (default 1)
   OLLAMA_CONTEXT_LENGTH  tokens that prompt and answer may have together (default: as many as the model can)
   MLX_RUNNER_MEMORY  what MLX may hold, as 8G (default: a share of the memory)
+  MLX_RUNNER_CACHE_DIR  a folder that keeps prompts from one start to the next (default: none does)
+  MLX_RUNNER_CACHE_SIZE  what it may hold (default 16G)
 
 exit codes:
   0 asked to stop   2 usage   3 address in use   4 model cannot be loaded   5 MLX thread died
@@ -52,7 +55,7 @@ class Arguments:
 
     packed: keep quantized weights packed on a CPU. parallel: how many requests are answered at once.
     context_length: tokens that prompt and answer may have together. memory: bytes that MLX may hold.
-    None if nothing was said.
+    cache_dir, cache_size: where slots are saved, and how many bytes. None if nothing was said.
     """
 
     model: str
@@ -63,6 +66,8 @@ class Arguments:
     parallel: int | None = None
     context_length: int | None = None
     memory: int | None = None
+    cache_dir: Path | None = None
+    cache_size: int | None = None
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -79,10 +84,13 @@ def parse(argv: Sequence[str]) -> Arguments:
         parser.error(f"--parallel {options.parallel}: expected 1 to {MAX_PARALLEL}")
     if options.context_length is not None and options.context_length < MIN_CONTEXT:
         parser.error(f"--context-length {options.context_length}: expected {MIN_CONTEXT} or more")
-    try:
-        memory = None if options.memory is None else size(options.memory)
-    except ValueError as error:
-        parser.error(f"--memory {error}")
+    sizes: dict[str, int | None] = {}
+    for name in ("memory", "cache_size"):
+        text = getattr(options, name)
+        try:
+            sizes[name] = None if text is None else size(text)
+        except ValueError as error:
+            parser.error(f"--{name.replace('_', '-')} {error}")
     return Arguments(
         model=options.model or DEMO,
         host=options.host,
@@ -91,7 +99,9 @@ def parse(argv: Sequence[str]) -> Arguments:
         packed=options.packed,
         parallel=options.parallel,
         context_length=options.context_length,
-        memory=memory,
+        memory=sizes["memory"],
+        cache_dir=Path(options.cache_dir) if options.cache_dir else None,
+        cache_size=sizes["cache_size"],
     )
 
 
@@ -152,6 +162,19 @@ def _parser(hosted: bool) -> argparse.ArgumentParser:
         "-memory",
         metavar="SIZE",
         help="what MLX may hold, weights included, as 8G or 512M (default: MLX_RUNNER_MEMORY or a share)",
+    )
+    add(
+        "--cache-dir",
+        "-cache-dir",
+        metavar="DIR",
+        help="a folder, private to you, that keeps prompts from one start to the next "
+        "(default: MLX_RUNNER_CACHE_DIR or none)",
+    )
+    add(
+        "--cache-size",
+        "-cache-size",
+        metavar="SIZE",
+        help="what it may hold, as 8G or 512M (default: MLX_RUNNER_CACHE_SIZE or 16G)",
     )
     add("--verbose", "-verbose", action="store_true", help="accepted and ignored; see OLLAMA_DEBUG")
     add("--version", "-version", action="version", version=f"mlx-runner {version('mlx-runner')}")

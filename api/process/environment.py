@@ -17,6 +17,7 @@ TRUE = ("1", "t", "T", "TRUE", "true", "True")
 DEFAULT_MAX_QUEUE = 512
 MAX_PARALLEL = 64
 MIN_CONTEXT = 2  # tokens: one of a prompt and one of an answer
+DEFAULT_CACHE_BYTES = 16 * 2**30
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -64,6 +65,20 @@ def context_length(environ: Mapping[str, str] = os.environ) -> int | None:
     """
     number = _positive("OLLAMA_CONTEXT_LENGTH", environ)
     return number if number is not None and number >= MIN_CONTEXT else None
+
+
+def cache_dir(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """MLX_RUNNER_CACHE_DIR: where slots are saved; None: nowhere."""
+    value = variable("MLX_RUNNER_CACHE_DIR", environ)
+    return Path(value) if value else None
+
+
+def cache_size(environ: Mapping[str, str] = os.environ) -> int:
+    """MLX_RUNNER_CACHE_SIZE: bytes that files there may have together. Raises ValueError for what `size` cannot
+    read, since it is ours alone, and whoever sets it relies on it.
+    """
+    value = variable("MLX_RUNNER_CACHE_SIZE", environ)
+    return size(value) if value else DEFAULT_CACHE_BYTES
 
 
 def _positive(name: str, environ: Mapping[str, str]) -> int | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from runner.totals import Totals
@@ -116,11 +117,13 @@ def progress(event: Progress) -> dict[str, Any]:
 
 def cache_record(status: Status, totals: Totals) -> dict[str, Any]:
     """What the slots hold, and how many requests found something in one, or nothing."""
+    disk = status.disk
     return {
         **_held(status.slots),
         "hits": totals.hits,
         "misses": totals.misses,
         "slots": [{"busy": slot.busy, "tokens": slot.tokens, "bytes": slot.bytes} for slot in status.slots],
+        "disk": None if disk is None else asdict(disk),
     }
 
 

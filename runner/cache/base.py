@@ -16,6 +16,8 @@ latent and recurrent layers have one kind each, in `latent.py` and `recurrent.py
 6. `reserve(total)`, `checkpoint()` and `keep(...)` never change a result. A checkpoint lasts until `keep` leaves
    it out or a rewind goes to a position before it.
 7. A storage is moved, never copied: one owner at a time.
+8. A fresh storage behind `restore(saved, to)` is what the saved one would be behind `rewind(to)`: the same results,
+   checkpoints before `to` included.
 
 B rows, H query heads, K key/value heads, L new positions, S kept positions, D head width.
 
@@ -31,6 +33,7 @@ import mlx.core as mx
 
 from runner.cache.lanes import Lane, LayerLanes
 from runner.cache.need import Need
+from runner.cache.saved import Saved
 from runner.cache.span import Span
 from runner.kernels.attention import Mask
 from runner.kernels.rows_attention import Own
@@ -75,6 +78,16 @@ class Storage(Protocol):
 
     def need(self) -> Need:
         """What it will take, once it was written to."""
+
+    def save(self) -> dict[str, mx.array] | None:
+        """All that it remembers, as `saved.py` has it; None for what cannot be written down. These are views: they
+        go before the next write, or it would copy.
+        """
+
+    def restore(self, saved: Saved, to: int) -> None:
+        """Of a fresh storage: remember what was saved up to `to`, which was restorable then. Raises ValueError or
+        KeyError for what no storage of this kind saved; then it must be dropped.
+        """
 
 
 class Attending(Protocol):

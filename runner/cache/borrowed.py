@@ -24,6 +24,7 @@ from mlx.utils import tree_flatten
 
 from runner.cache.need import Need
 from runner.cache.points import BOUND
+from runner.cache.saved import Saved
 
 Arrays = list[mx.array | None]
 
@@ -135,6 +136,12 @@ class BorrowedCaches:
         states = sum(array.nbytes for leaf in self._recurrent for array in leaf.cache if array is not None)
         others = sum(array.nbytes for array in self.arrays()) - states
         return Need(row=-(-others // max(1, self.offset)), fixed=(2 + BOUND.least) * states)
+
+    def save(self) -> None:
+        """What another library keeps in its caches, and how, may be another thing in its next version."""
+
+    def restore(self, saved: Saved, to: int) -> None:
+        raise ValueError("such caches are never saved")
 
     def _go_back(self, to: int) -> None:
         note = self._notes.get(to, Note([], None))

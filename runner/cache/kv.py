@@ -15,6 +15,7 @@ import mlx.core as mx
 from runner.cache.buffer import Buffer
 from runner.cache.lanes import Lane, LayerLanes
 from runner.cache.need import Need, in_steps
+from runner.cache.saved import Saved, blocks, cut
 from runner.cache.span import Span
 from runner.kernels import choice
 from runner.kernels.attention import Mask
@@ -116,6 +117,20 @@ class KVCache:
 
     def need(self) -> Need:
         return Need(row=self.nbytes // max(1, self.capacity))
+
+    def save(self) -> dict[str, mx.array]:
+        used = self._held - self._start
+        if not used:
+            return {}
+        keys, values = self._keys.read(0, used), self._values.read(0, used)
+        return cut("keys", keys, self._start) | cut("values", values, self._start)
+
+    def restore(self, saved: Saved, to: int) -> None:
+        self._wanted = max(self._wanted, to)
+        for start, (keys, values) in blocks(saved, ("keys", "values"), to):
+            if start != self._held:
+                raise ValueError(f"keys begin at {start}, expected {self._held}")
+            self._write(keys, values, keys.shape[2])
 
     def _write(self, keys: mx.array, values: mx.array, length: int) -> None:
         start, end = self._held, self._held + length

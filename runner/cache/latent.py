@@ -14,6 +14,7 @@ import mlx.core as mx
 from runner.cache.buffer import Buffer
 from runner.cache.kv import roomy
 from runner.cache.need import Need
+from runner.cache.saved import Saved, blocks, cut
 from runner.cache.span import Span
 from runner.kernels import choice
 from runner.kernels.attention import Mask
@@ -85,3 +86,13 @@ class LatentCache:
 
     def need(self) -> Need:
         return Need(row=self.nbytes // max(1, self._rows.rows))
+
+    def save(self) -> dict[str, mx.array]:
+        return cut("rows", self.kept(), 0) if self.offset else {}
+
+    def restore(self, saved: Saved, to: int) -> None:
+        self._wanted = max(self._wanted, to)
+        for start, (rows,) in blocks(saved, ("rows",), to):
+            if start != self.offset:
+                raise ValueError(f"rows begin at {start}, expected {self.offset}")
+            self.write(rows)

@@ -19,6 +19,7 @@ from runner.cache.latent import LatentCache
 from runner.cache.need import Need
 from runner.cache.points import Points
 from runner.cache.recurrent import RecurrentCache
+from runner.cache.saved import Saved, parts
 from runner.cache.span import Span
 
 
@@ -136,3 +137,29 @@ class Memory:
         """What the storages will take, once they were written to, and the share of it that checkpoints may hold."""
         share = 0.0 if self.leeway is None else self.points.bound.share
         return tuple(storage.need().and_more(share) for storage in self.storages)
+
+    def save(self) -> dict[str, mx.array] | None:
+        """What all storages save, each name behind the kind and number of the layer; None if one does not."""
+        saved: dict[str, mx.array] = {}
+        for storage, place in zip(self.storages, self._places(), strict=True):
+            arrays = storage.save()
+            if arrays is None:
+                return None
+            saved |= {f"{place}.{name}": array for name, array in arrays.items()}
+        return saved
+
+    def restore(self, saved: Saved, points: Collection[int], to: int) -> None:
+        """Of a fresh memory: remember what was saved up to `to`, which was restorable then. points: those that the
+        memory had. Raises ValueError or KeyError for what no memory of this kind saved; then it must be dropped.
+        """
+        places = parts(saved)
+        for storage, place in zip(self.storages, self._places(), strict=True):
+            storage.restore(places[place], to)
+            mx.eval(storage.arrays())  # or what was read would be held until all is
+        self.points.set([point for point in points if point <= to])
+
+    def _places(self) -> list[str]:
+        """The kinds and numbers of the layers, in the order of the storages."""
+        kinds = {"attention": self.attention, "latent": self.latent, "recurrent": self.recurrent}
+        places = [f"{kind}.{layer}" for kind, layers in kinds.items() for layer in layers]
+        return places if self.borrowed is None else [*places, "borrowed"]

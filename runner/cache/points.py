@@ -40,6 +40,10 @@ class Points:
     def positions(self) -> Collection[int]:
         return self._marked.keys()
 
+    def set(self, positions: Collection[int]) -> None:
+        """The memory was restored with these, in ascending order."""
+        self._marked = dict.fromkeys(positions, False)
+
     def add(self, position: int, *, marked: bool) -> bool:
         """Whether the last position, which this one is, becomes a point or is one."""
         last = max(self._marked, default=0)

@@ -10,12 +10,13 @@ Knows nothing about tokens, models or requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import mlx.core as mx
 
 from runner.cache.need import Need
 from runner.cache.points import BOUND
+from runner.cache.saved import Saved, starts
 
 State = tuple[mx.array, ...]
 """All that a recurrent layer remembers. Arrays do not change, so holding one is keeping it."""
@@ -80,6 +81,22 @@ class RecurrentCache:
         """The state now, the one before, and at the least number of checkpoints."""
         return Need(row=0, fixed=(2 + BOUND.least) * _nbytes(self.state or ()))
 
+    def save(self) -> dict[str, mx.array]:
+        return {
+            f"state.{position}.{number}": array
+            for position, state in self._held().items()
+            for number, array in enumerate(state)
+        }
+
+    def restore(self, saved: Saved, to: int) -> None:
+        self._checkpoints = {
+            position: tuple(_numbered(saved, position))
+            for position in sorted({*starts(saved, "state")})
+            if position <= to
+        }
+        self.offset, self.state = to, self._checkpoints[to]
+        self._before = (to, self.state)
+
     def _held(self) -> dict[int, State]:
         """The states by position."""
         last = [self._before, (self.offset, self.state)]
@@ -88,3 +105,11 @@ class RecurrentCache:
 
 def _nbytes(state: State) -> int:
     return sum(array.nbytes for array in state)
+
+
+def _numbered(saved: Saved, position: int) -> Iterator[mx.array]:
+    """The arrays of a state that was saved."""
+    number = 0
+    while (name := f"state.{position}.{number}") in saved:
+        yield saved[name]
+        number += 1

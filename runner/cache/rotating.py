@@ -15,7 +15,7 @@ Knows nothing about tokens, models or requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import mlx.core as mx
 
@@ -24,6 +24,7 @@ from runner.cache.buffer import Buffer
 from runner.cache.need import Need
 from runner.cache.points import BOUND
 from runner.cache.runs import Run, Runs
+from runner.cache.saved import Saved, cut, starts
 from runner.cache.windowed import WindowedKVCache
 
 LEEWAY = 16  # positions before a checkpoint that are in reach too; more than a template writes anew
@@ -95,6 +96,25 @@ class RotatingKVCache(WindowedKVCache):
         checkpoint = self.window + self.leeway
         return Need(row, most=self.window - 1 + 2 * self._spare + BOUND.least * checkpoint)
 
+    def save(self) -> dict[str, mx.array]:
+        saved = super().save()
+        for run in self._runs:
+            kept = slice(run.end - run.start)
+            saved |= cut("run_keys", run.keys[..., kept, :], run.start)
+            saved |= cut("run_values", run.values[..., kept, :], run.start)
+        return saved
+
+    def restore(self, saved: Saved, to: int) -> None:
+        self._hold(runs.cut(tuple(_runs(saved, to)), to))
+        first = min(starts(saved, "keys"), default=to)
+        if first <= self._first(to):
+            self._start = self._held = first
+            super().restore(saved, to)
+        elif any(start <= self._first(to) and to <= end for start, end in runs.stretches(self._runs)):
+            self._restore(to)
+        else:
+            raise ValueError(f"nothing to go back to {to} with")
+
     def _write(self, keys: mx.array, values: mx.array, length: int) -> None:
         if self._used + length > self._keys.rows:
             self._move(length, keys, values)
@@ -139,3 +159,11 @@ class RotatingKVCache(WindowedKVCache):
     @property
     def _used(self) -> int:
         return self._held - self._start
+
+
+def _runs(saved: Saved, to: int) -> Iterator[Run]:
+    """Those that begin before a position."""
+    for start in starts(saved, "run_keys"):
+        if start < to:
+            keys, values = saved[f"run_keys.{start}"], saved[f"run_values.{start}"]
+            yield Run(start, start + keys.shape[2], keys, values)

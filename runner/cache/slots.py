@@ -95,6 +95,7 @@ class Slots:
         self._requests = 0
         # How many of a prompt's last tokens are to be fed together, behind a checkpoint.
         fresh = make_memory()
+        self.leeway = fresh.leeway
         self.goes_back_anywhere = fresh.leeway is None
         self.tail = TAIL if fresh.leeway is not None and fresh.leeway < TAIL else 1
         self.may_join = fresh.borrowed is None  # whether a forward may have several rows
@@ -125,6 +126,10 @@ class Slots:
         best = max(matches, key=lambda number: (matches[number], -self._slots[number].used))
         _log_match(matches[best], self._shared(self._slots[best], prompt), len(prompt))
         return Match(best, matches[best])
+
+    def matched(self, prompt: Sequence[int]) -> int:
+        """How many leading tokens of a non-empty prompt `match` would find."""
+        return max(self._matched(slot, prompt) for _, slot in self._free())
 
     def take(self, number: int) -> None:
         """The slot belongs to one request until `give` or `drop`."""
@@ -177,6 +182,20 @@ class Slots:
         if parked:
             self.drop(min(parked)[1])
         return bool(parked)
+
+    def parked(self) -> list[tuple[list[int], Memory]]:
+        """What free slots hold: tokens, and the memory of them. It must not be used when a request began."""
+        held = [(slot.tokens, slot.memory) for _, slot in self._free()]
+        return [(tokens, memory) for tokens, memory in held if tokens and memory is not None]
+
+    def fresh_memory(self) -> Memory:
+        """One that `put` takes, when it holds something."""
+        return self._make_memory()
+
+    def put(self, tokens: Sequence[int], memory: Memory) -> None:
+        """The free slot that was used longest ago holds this instead."""
+        _, slot = min(self._free(), key=lambda one: one[1].used)
+        slot.tokens, slot.memory = list(tokens), memory
 
     @property
     def nbytes(self) -> int:

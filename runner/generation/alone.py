@@ -6,6 +6,7 @@ Knows nothing about the worker.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 
 from runner.generation.engine import Engine
 from runner.loading.loaded_model import LoadedModel
@@ -30,10 +31,15 @@ class Collected:
 
 
 def complete(
-    loaded: LoadedModel, request: GenerateRequest, cancelled: Cancelled | None = None
+    loaded: LoadedModel,
+    request: GenerateRequest,
+    cancelled: Cancelled | None = None,
+    restore: Callable[[Sequence[int], int], None] | None = None,
 ) -> list[Event]:
-    """All events of a request. Raises RunnerError for a bad one, or what MLX raises; then the slot is empty."""
-    engine, outlet = Engine(loaded, memory.release_buffers), Collected()
+    """All events of a request. Raises RunnerError for a bad one, or what MLX raises; then the slot is empty.
+    restore: as an `Engine` has it.
+    """
+    engine, outlet = Engine(loaded, memory.release_buffers, restore=restore), Collected()
     engine.admit(request, outlet, cancelled or threading.Event())
     while engine.is_live:
         try:

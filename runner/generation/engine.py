@@ -25,7 +25,7 @@ from runner.generation.generation import End, Generation, context_of, token_limi
 from runner.generation.meter import Meter
 from runner.generation.plan import StepPlan
 from runner.generation.sampling import Draw, Sampler, make_sampler
-from runner.generation.scheduler import Scheduler
+from runner.generation.scheduler import RESERVE_AT_MOST, Scheduler
 from runner.generation.step import Logits, Stepper, Wanted
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
@@ -51,14 +51,17 @@ class Engine:
         *,
         packs: bool = True,
         totals: Totals | None = None,
+        restore: Callable[[Sequence[int], int], None] | None = None,
     ) -> None:
         """housekeep: called between prefill chunks, now and then while decoding, and after each end; it may return
         unused buffers. at_once: see `Stepper`. packs: whether chunks of prompts may go with others.
-        totals: where requests are counted.
+        totals: where requests are counted. restore: called with a prompt, and how many positions may be needed in
+        all, before a slot is looked for; it may put something into one.
         """
         self._loaded = loaded
         self._housekeep = housekeep
         self._totals = totals or Totals()
+        self._restore = restore
         self._turns = Turns(loaded.tokenizer)
         self._scheduler = Scheduler(loaded.prefill_chunk, packs=packs and loaded.slots.may_pack)
         self._waits = False  # a request waits for another one to end
@@ -231,7 +234,9 @@ class Engine:
 
     def _take(self, prompt: list[int], limit: int) -> tuple[Match, Entry, int] | None:
         """Take a slot, for so many positions at first; None if the request has to wait. Raises PromptTooLarge."""
-        slots = self._loaded.slots
+        slots, total = self._loaded.slots, len(prompt) + min(limit, RESERVE_AT_MOST)
+        if self._restore is not None and self._scheduler.fits(total):
+            self._restore(prompt, total)
         match = slots.match(prompt)
         entry = Entry(slots.held()[match.slot].nbytes, match.matched)
         slots.take(match.slot)  # before others have to go for it

@@ -89,6 +89,10 @@ class Scheduler:
         """Positions for which a slot has room without growing."""
         return 0 if self.budget is None else self.budget.capacity(entry)
 
+    def fits(self, positions: int) -> bool:
+        """Whether there is memory for another slot of so many positions, as it is."""
+        return self.budget is None or self.budget.limits.kept(positions) <= self.budget.left
+
     def halved(self, plan: StepPlan) -> int:
         """Positions of the chunks of those with whom a step did not fit into the memory."""
         fed = max((len(row.ids) for row in plan.rows if row.ids is not None), default=0)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -13,6 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from runner import models
 from runner.cache.points import Bound
 from runner.cache.slots import Slots
+from runner.disk.disk_cache import DiskCache
+from runner.disk.entry import forms
+from runner.disk.folder import open_folder
+from runner.disk.identity import probe
 from runner.generation.alone import complete
 from runner.grammar.compiler import Grammars
 from runner.loading.loaded_model import LoadedModel
@@ -24,6 +31,7 @@ from tests.parts.fakes import Alarm, tokenizer
 from tests.parts.models import logits
 
 TOLERANCE = 1e-4
+DEADLINE_S = 60.0
 USER = "[INST]"  # begins a turn
 LETTERS = "abcd"  # few, so that prompts share prefixes by chance too
 WORDS = st.lists(st.sampled_from([*LETTERS * 4, USER]), min_size=1, max_size=70).map("".join)
@@ -121,7 +129,9 @@ def real_model(kind: str) -> Model:
 
 
 class AnySequenceOfRequests(RuleBasedStateMachine):
-    """Requests that share prefixes, edit, repeat, stop, are cancelled or fail, in any order."""
+    """Requests that share prefixes, edit, repeat, stop, are cancelled or fail, and processes that save what they
+    hold and end, in any order.
+    """
 
     @initialize(kind=st.sampled_from(sorted(CONFIGS)), chunk=st.integers(1, 30), bound=BOUNDS)
     def load(self, kind: str, chunk: int, bound: Bound) -> None:
@@ -138,6 +148,34 @@ class AnySequenceOfRequests(RuleBasedStateMachine):
             prefill_chunk=chunk,
         )
         self.last_prompt = ""
+        self.folder = tempfile.TemporaryDirectory()
+        self.start()
+
+    def start(self) -> None:
+        """As a new process does."""
+        slots = Slots(self.model.make_memory, bound=self.loaded.slots.bound)
+        self.loaded = replace(self.loaded, slots=slots)
+        self.disk: DiskCache | None = None
+        if (saved := probe(self.model.inner).save()) is not None:
+            folder = open_folder(Path(self.folder.name), 2**20)
+            self.disk = DiskCache(folder, slots, "0" * 64, forms(saved), notable=1)
+
+    def teardown(self) -> None:
+        if hasattr(self, "folder"):
+            self.folder.cleanup()
+
+    @rule(saves=st.booleans())
+    def restart(self, saves: bool) -> None:
+        """The next process has what this one saved, if it did."""
+        if self.disk is not None and saves:
+            self.disk.finish(DEADLINE_S)
+        self.start()
+
+    @rule()
+    def save(self) -> None:
+        """All that is worth it, while nobody wants anything."""
+        if self.disk is not None:
+            self.disk.finish(DEADLINE_S)
 
     @rule(
         keep=st.integers(0, 120),
@@ -185,7 +223,8 @@ class AnySequenceOfRequests(RuleBasedStateMachine):
             prompt, limit, SamplingOptions(temperature=1.0, top_k=8, seed=seed), stop, logprobs=True
         )
         try:
-            events = complete(self.loaded, request, Alarm(cancel_after))
+            restore = self.disk.restore if self.disk is not None else None
+            events = complete(self.loaded, request, Alarm(cancel_after), restore)
         except Injected:
             assert self.loaded.slots.tokens(0) == []
         else:

@@ -18,6 +18,7 @@ from runner.cache.latent import LatentCache
 from runner.cache.memory import Memory
 from runner.cache.recurrent import RecurrentCache
 from runner.cache.rotating import LEEWAY, RotatingKVCache
+from runner.cache.saved import BLOCK
 from runner.cache.span import Span
 from runner.cache.windowed import WindowedKVCache
 
@@ -105,6 +106,58 @@ def test_a_storage_shows_what_a_list_would(
         if kind == "rotating":
             own = cache.nbytes - cache.kept_bytes
             assert own <= (2 * window + longest) * 2 * WIDTH * 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=40)
+@given(window=st.integers(1, 13), script=SCRIPTS, aim=st.integers(0, 100))
+def test_what_is_restored_is_what_a_rewind_leaves(
+    kind: str, window: int, script: list[tuple[int, int | None, int, bool]], aim: int
+) -> None:
+    """What it shows, and where it goes back to."""
+    cache = KINDS[kind](window)
+    held: list[int] = []
+    written = 0
+    for length, mark, back, _ in script:
+        numbers = list(range(written, written + length))
+        write(cache, numbers)
+        written += length
+        held += numbers
+        if mark is not None:
+            mx.eval(cache.checkpoint())
+        if cache.rewind(max(0, len(held) - back)):
+            held = held[: cache.offset]
+    to = cache.restorable(aim * len(held) // 100) or len(held)
+    saved, restored = cache.save(), KINDS[kind](window)
+    assert saved is not None
+    if to:
+        restored.restore(saved, to)
+    assert restored.offset == to
+    assert cache.rewind(to)
+    assert [restored.restorable(position) for position in range(to)] == [
+        cache.restorable(position) for position in range(to)
+    ]
+    reach = window if kind in ("windowed", "rotating") else WIDTH
+    held = [*held[:to], written]
+    assert write(restored, [written]) == [held[max(0, len(held) - reach) :]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_rows_are_saved_in_blocks_of_which_a_beginning_needs_the_first(kind: str) -> None:
+    cache, rows = KINDS[kind](BLOCK + 9), mx.arange(2 * BLOCK + 5.0)[None, None, :, None]
+    restored = KINDS[kind](BLOCK + 9)
+    for one, to in ((cache, 2 * BLOCK + 5), (restored, BLOCK + 7)):
+        if one is restored:
+            saved = cache.save()
+            assert saved is not None
+            assert max(array.shape[2] for array in saved.values()) == BLOCK
+            one.restore(saved, to)
+        elif isinstance(one, LatentCache):
+            one.write(rows)
+        else:
+            one.attend(rows, rows, rows, Span(0, to), scale=1.0)
+        kept = one.arrays()[0][0, 0, :to, 0]
+        assert mx.array_equal(kept, rows[0, 0, :to, 0])
 
 
 def foretells(cache: Storage) -> None:

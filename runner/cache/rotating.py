@@ -106,11 +106,13 @@ class RotatingKVCache(WindowedKVCache):
 
     def restore(self, saved: Saved, to: int) -> None:
         self._hold(runs.cut(tuple(_runs(saved, to)), to))
-        first = min(starts(saved, "keys"), default=to)
-        if first <= self._first(to):
+        first, needed = min(starts(saved, "keys"), default=to), self._first(to)
+        if needed == to:
+            self._start = self._held = to
+        elif first <= needed:
             self._start = self._held = first
             super().restore(saved, to)
-        elif any(start <= self._first(to) and to <= end for start, end in runs.stretches(self._runs)):
+        elif any(start <= needed and to <= end for start, end in runs.stretches(self._runs)):
             self._restore(to)
         else:
             raise ValueError(f"nothing to go back to {to} with")

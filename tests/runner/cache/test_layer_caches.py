@@ -208,6 +208,13 @@ def test_a_recurrent_storage_goes_back_to_what_it_still_holds_and_nowhere_else(
             checkpoints = [*checkpoints, len(held)][-mark:]
             cache.keep(checkpoints)
         possible = {0, len(held) - length, len(held), *checkpoints}
+        for position in possible - {0}:
+            restored = RecurrentCache()
+            restored.restore(cache.save(), position)
+            assert (restored.offset, remembered(restored)) == (position, held[:position])
+            assert {to for to in range(position + 1) if restored.restorable(to) == to} == {
+                to for to in possible if to <= position
+            }
         to = len(held) - back
         assert cache.rewind(to) == (to in possible)
         if to in possible:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from runner.disk.folder import open_folder
 from tests.parts.processes import wait_until
 from tests.parts.serving import Serving, serving
 from tests.parts.streams import DEADLINE_S, ask, endless
@@ -49,6 +50,7 @@ def test_the_cache_is_told_emptied_and_filled_again(fresh: Serving) -> None:
         "hits": 0,
         "misses": 0,
         "slots": [{"busy": False, "tokens": 0, "bytes": 0}],
+        "disk": None,
     }
     first = fresh.answer(ask("hello", 5))
     again = fresh.answer(ask("hello", 5))
@@ -90,6 +92,28 @@ def test_a_slot_that_a_request_has_is_not_emptied_and_its_answer_goes_on(slow_mo
         assert sorted(slot["busy"] for slot in cache(served)["slots"]) == [False, True]
         for _ in range(3):
             assert not long.next_record()["done"]
+
+
+def test_what_the_disk_has_is_told_restored_and_emptied(tiny_model: Path, tmp_path: Path) -> None:
+    """Saved soon after the last request, with nobody to wait for it."""
+    prompt = "a prompt of more than sixty-four tokens, " * 3
+    folder = open_folder(tmp_path / "cache", 2**30)
+
+    def saved(served: Serving, entries: int) -> bool:
+        return bool(cache(served)["disk"]["entries"] == entries)
+
+    with serving(tiny_model, cache_folder=folder, rest_after_s=0.01) as served:
+        assert cache(served)["disk"] == {"entries": 0, "bytes": 0, "hits": 0}
+        first = served.answer(ask(prompt, 5))
+        wait_until(lambda: saved(served, 1), DEADLINE_S, "an entry")
+    (file,) = folder.files()
+    with serving(tiny_model, cache_folder=folder, rest_after_s=0.01) as served:
+        again = served.answer(ask(prompt, 5))
+        assert (again.cached, again.text) == (len(prompt), first.text)
+        assert cache(served)["disk"] == {"entries": 1, "bytes": file.size, "hits": 1}
+        cache(served, "DELETE")
+        assert cache(served)["disk"] == {"entries": 0, "bytes": 0, "hits": 1}
+        assert folder.files() == []
 
 
 def test_a_wrong_method_on_the_cache_is_refused(fresh: Serving) -> None:

@@ -15,7 +15,8 @@ import httpx
 from api.process.address import bind
 from api.server import Server, create_app
 from api.stream import OpenStreams
-from runner.worker import Worker
+from runner.disk.folder import Folder
+from runner.worker import REST_AFTER_S, Worker
 from tests.parts.streams import DEADLINE_S, Answer, Request
 
 SENTENCE = "the answer that is always the same"
@@ -54,6 +55,8 @@ def serving(
     limit: int = 512,
     parallel: int = 1,
     context_length: int | None = None,
+    cache_folder: Folder | None = None,
+    rest_after_s: float = REST_AFTER_S,
     send_buffer: int | None = None,
     **app_options: Any,
 ) -> Iterator[Serving]:
@@ -61,7 +64,14 @@ def serving(
 
     send_buffer: bytes that the system keeps for a client that does not read; its own default is megabytes.
     """
-    worker = Worker(limit, deaths.append, parallel=parallel, context_length=context_length)
+    worker = Worker(
+        limit,
+        deaths.append,
+        parallel=parallel,
+        context_length=context_length,
+        cache_folder=cache_folder,
+        rest_after_s=rest_after_s,
+    )
     worker.start()
     bound = bind("127.0.0.1", 0)
     if send_buffer is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from api.commands.command_line import DEFAULT_PORT, Arguments, parse
@@ -122,3 +124,17 @@ def test_a_memory_that_is_no_size_is_a_usage_error(text: str, capsys: pytest.Cap
         parse(["--memory", text])
     assert left.value.code == 2
     assert f"--memory {text}: expected a size" in capsys.readouterr().err
+
+
+def test_the_cache_has_a_folder_and_a_size_or_is_left_to_the_environment() -> None:
+    assert (parse([]).cache_dir, parse([]).cache_size) == (None, None)
+    given = parse(["runner", "-model", "x", "-cache-dir=/c", "-cache-size", "512M"])
+    assert (given.cache_dir, given.cache_size) == (Path("/c"), 512 * 2**20)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "8 elephants"])
+def test_a_size_that_is_none_is_a_usage_error(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        parse([f"--cache-size={text}"])
+    assert left.value.code == 2
+    assert f"--cache-size {text}: expected a size such as 8G" in capsys.readouterr().err

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from api.process.environment import context_length, memory, size
+from api.process.environment import (
+    DEFAULT_CACHE_BYTES,
+    cache_dir,
+    cache_size,
+    context_length,
+    memory,
+    size,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +58,12 @@ def test_what_is_no_size_is_named_and_not_passed_over(text: str) -> None:
 
 def test_without_a_size_nothing_is_said() -> None:
     assert memory({}) is None
+
+
+def test_the_cache_is_nowhere_unless_somebody_says_where() -> None:
+    assert cache_dir({}) is cache_dir({"MLX_RUNNER_CACHE_DIR": " "}) is None
+    assert cache_dir({"MLX_RUNNER_CACHE_DIR": "'/c'"}) == Path("/c")
+    assert cache_size({}) == DEFAULT_CACHE_BYTES
+    assert cache_size({"MLX_RUNNER_CACHE_SIZE": "2G"}) == 2 * 2**30
+    with pytest.raises(ValueError, match="many: expected a size"):
+        cache_size({"MLX_RUNNER_CACHE_SIZE": "many"})

@@ -6,6 +6,7 @@ prefix cache: what the last request left behind, moved to the next one.
     begin    the storages go back to what the request shares with them, or fresh ones take their place
     give     the request is over; the slot holds what its memory holds
     drop     something went wrong; the slot is empty
+    put      a free slot holds what another process left on the disk, as if a request had left it there
 
     FREE --take--> TAKEN --begin--> BEGUN --give or drop--> FREE        TAKEN --give or drop--> FREE
 

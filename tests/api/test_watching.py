@@ -103,7 +103,8 @@ def test_what_the_disk_has_is_told_restored_and_emptied(tiny_model: Path, tmp_pa
         return bool(cache(served)["disk"]["entries"] == entries)
 
     with serving(tiny_model, cache_folder=folder, rest_after_s=0.01) as served:
-        assert cache(served)["disk"] == {"entries": 0, "bytes": 0, "hits": 0}
+        nothing = {"entries": 0, "bytes": 0, "hits": 0}
+        wait_until(lambda: cache(served)["disk"] == nothing, DEADLINE_S, "the end of the load")
         first = served.answer(ask(prompt, 5))
         wait_until(lambda: saved(served, 1), DEADLINE_S, "an entry")
     (file,) = folder.files()

@@ -1,9 +1,9 @@
 """What has to agree before keys and values of another process are taken for ours: the model, how it computes, and
 the versions of what computes.
 
-A digest of all weights would read a large model once more at every load. So their files are known by name, size and time, and some
-bytes of every tensor are looked at: a model that was changed in place has another time, and one that was put in its
-place with the same time has other numbers.
+A digest of all weights would read a large model once more at every load. So their files are known by name, size and
+time, and some bytes of every tensor are looked at: a model that was changed in place has another time, and one that
+was put in its place with the same time has other numbers.
 
 Knows nothing about entries.
 """

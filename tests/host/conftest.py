@@ -5,10 +5,13 @@ MLX_RUNNER_HOST_VERSIONS="v0.34.0 ..." tries others.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,11 +35,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Of the processes that share the tests one at a time, also of other runs on this machine."""
+    with open(Path(tempfile.gettempdir()) / f"mlx-runner-{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session", params=VERSIONS)
 def program(request: pytest.FixtureRequest) -> Path:
     """The built `ollama`; the first build of a version takes a minute or two."""
     version: str = request.param
-    done = subprocess.run([BUILD, version], stdout=subprocess.PIPE, text=True, timeout=BUILD_S)
+    with alone("build"):
+        done = subprocess.run([BUILD, version], stdout=subprocess.PIPE, text=True, timeout=BUILD_S)
     for tool in ("go", "cc"):
         if done.returncode and shutil.which(tool) is None:
             pytest.skip(f"`{tool}` is needed to build Ollama's host, and there is none on PATH")
@@ -79,8 +91,9 @@ def javascript(program: Path) -> Path:
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is needed for the JavaScript client, and there is none on PATH")
     folder = program.parent.parent.parent / "javascript"
-    if not (folder / "node_modules/ollama").exists():
-        folder.mkdir(exist_ok=True)
-        install = ["npm", "install", "--no-audit", "--no-fund", "--silent", "ollama@0.6"]
-        subprocess.run(install, cwd=folder, check=True, timeout=NPM_S)
+    with alone("npm"):
+        if not (folder / "node_modules/ollama").exists():
+            folder.mkdir(exist_ok=True)
+            install = ["npm", "install", "--no-audit", "--no-fund", "--silent", "ollama@0.6"]
+            subprocess.run(install, cwd=folder, check=True, timeout=NPM_S)
     return folder

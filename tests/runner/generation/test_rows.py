@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import pytest
 
@@ -72,6 +73,14 @@ def drawn(draw: random.Random) -> GenerateRequest:
     )
 
 
+@cache
+def alone(kind: str) -> list[tuple[GenerateRequest, list[Event]]]:
+    """Requests, and what each of them gets from a model that nobody asked before."""
+    draw = random.Random(kind)
+    wanted = [drawn(draw) for _ in range(REQUESTS)]
+    return [(one, complete(fresh(kind, 1), one)) for one in wanted]
+
+
 def in_company(
     loaded_model: LoadedModel, wanted: list[GenerateRequest], draw: random.Random, at_once: AtOnce | None
 ) -> list[Client]:
@@ -99,17 +108,17 @@ def logprobs_of(events: list[Event]) -> list[float]:
 @pytest.mark.parametrize(("slots", "at_once"), [(1, None), (SLOTS, None), (SLOTS, PLAIN)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_requests_get_what_each_gets_alone(kind: str, slots: int, at_once: AtOnce | None) -> None:
+    wanted, expected = zip(*alone(kind), strict=True)
     draw = random.Random(f"{kind} {slots}")
-    wanted = [drawn(draw) for _ in range(REQUESTS)]
-    for one, client in zip(wanted, in_company(fresh(kind, slots), wanted, draw, at_once), strict=True):
-        alone = complete(fresh(kind, 1), one)
+    clients = in_company(fresh(kind, slots), list(wanted), draw, at_once)
+    for client, events in zip(clients, expected, strict=True):
         if client.leaves_after is not None and isinstance(client.end, Failed):
-            assert text_of(alone).startswith(client.text)
+            assert text_of(events).startswith(client.text)
             continue
-        assert client.text == text_of(alone)
-        assert isinstance(alone[-1], Done)
-        assert client.end == alone[-1].reason
-        assert logprobs_of(client.events) == pytest.approx(logprobs_of(alone), abs=1e-3)
+        assert client.text == text_of(events)
+        assert isinstance(events[-1], Done)
+        assert client.end == events[-1].reason
+        assert logprobs_of(client.events) == pytest.approx(logprobs_of(events), abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", [ScriptedModel, RecurrentModel])

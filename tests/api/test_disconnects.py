@@ -23,7 +23,7 @@ from tests.parts.serving import Serving, serving
 from tests.parts.streams import PLAIN_TEXT, Request, ask, endless, read_stream, sleeping_reader
 
 CHUNK = PREFILL_CHUNK["cpu"]
-NOISE = 3  # attempts of a timed test, of which the best counts: others use this machine too
+NOISE = 3  # attempts of a timed test, until one is quick enough: others use this machine too
 
 Leaving = Callable[[Request], float]
 WAYS_TO_LEAVE = pytest.mark.parametrize(
@@ -76,6 +76,8 @@ def test_leaving_in_mid_stream_frees_the_worker_at_once(served: Serving, leave: 
             for _ in range(3):
                 running.started().next_record()
             took.append(seconds_until_next(served, running, leave))
+        if took[-1] < 0.1:
+            break
     print(f"decode, {leave.__name__}: next request after {[f'{s * 1e3:.1f} ms' for s in took]}")
     assert min(took) < 0.1
 
@@ -96,6 +98,8 @@ def test_leaving_in_prefill_frees_the_worker_within_a_chunk(
             chunk_s.append(max(b - a for a, b in itertools.pairwise(times)))
             took.append(seconds_until_next(served, running, leave))
         assert len(progress(caplog)) < 12, "prefill went on"
+        if took[-1] < 2 * chunk_s[-1] + 0.1:
+            break
     print(f"prefill, {leave.__name__}: {[f'{s * 1e3:.0f} ms' for s in took]}, chunks {chunk_s}")
     assert any(seconds < 2 * chunk + 0.1 for seconds, chunk in zip(took, chunk_s, strict=True))
 
@@ -128,6 +132,8 @@ def test_leaving_the_queue_frees_the_place_and_starts_nothing(
             running.leave()
             second.answer()
             latecomer.answer()
+        if took[-1] < 0.1:
+            break
     print(f"queue, {leave.__name__}: place free after {[f'{s * 1e3:.1f} ms' for s in took]}")
     assert min(took) < 0.1
     # A hit logs the prompt's length as total, a miss as left; BOS makes 778 of 777.

@@ -45,10 +45,10 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def big_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Needs about a second to load: a gigabyte of zeros, in a file that takes no room on the disk."""
+    """Needs a second or two to load: half a gigabyte of zeros, in a file that takes no room on the disk."""
     from mlx.utils import tree_flatten  # late, as above
 
-    changes = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 4}
+    changes = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 2}
     changes |= {"num_attention_heads": 16, "num_key_value_heads": 16}
     folder = tiny.write(tmp_path_factory.mktemp("models") / "big", num_hidden_layers=1)
     config = tiny.CONFIG | changes

@@ -56,6 +56,6 @@ def test_pings_are_answered_all_through_a_load(tiny_model: Path, big_model: Path
         assert post(running.port, "/load", json.dumps({"model": str(big_model)}))[0] == 200
         busy.clear()
         took = pings.result()
-    print(f"load of a gigabyte: {summary(took)}")
+    print(f"load of half a gigabyte: {summary(took)}")
     assert len(took) > 5
     assert statistics.median(took) < 0.05

@@ -102,12 +102,12 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 @pytest.mark.slow
 def test_a_tensor_at_a_time_is_in_memory(big_model: Path, tmp_path: Path) -> None:
-    """A gigabyte, of which the largest tensor is 64 MiB, in a process of its own."""
+    """Of half a gigabyte, whose largest tensor is 64 MiB; in a process of its own, which took 210 MB."""
     run = [sys.executable, "-S", "-c", MEASURED, *command(big_model, "--quantize", "int4")]
     finished = subprocess.run(run, env=environment(tmp_path), stdout=subprocess.PIPE, check=True)
     largest = int(finished.stdout.split()[-1])
     kilobytes = largest // (1024 if sys.platform == "darwin" else 1)
-    assert kilobytes < 500_000
+    assert kilobytes < 400_000
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -156,7 +156,7 @@ def test_nothing_from_a_file_reaches_the_terminal_as_a_command(show: Any, tmp_pa
 
 def test_no_weights_are_read(big_model: Path) -> None:
     mx.reset_peak_memory()
-    assert describe(open_model(str(big_model))).parameters > 2**28
+    assert describe(open_model(str(big_model))).parameters > 2**27
     assert mx.get_peak_memory() < 1_000_000 + mx.get_active_memory()
 
 

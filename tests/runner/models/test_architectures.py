@@ -61,9 +61,10 @@ def test_many_chunks_give_the_logits_of_mlx_lm(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_decoding_gives_the_logits_of_mlx_lm(name: str) -> None:
-    """One token at a time behind a short prompt."""
+    """One token at a time behind a short prompt, past every window, and from there on behind a long one."""
     conversation = Conversation(pair(name)[0])
-    parts = [conversation.feed(TOKENS[:5]), conversation.feed(TOKENS[5:], (1,))]
+    parts = [conversation.feed(TOKENS[:5]), conversation.feed(TOKENS[5:30], (1,))]
+    parts += [conversation.feed(TOKENS[30:60]), conversation.feed(TOKENS[60:], (1,))]
     assert difference(mx.concatenate(parts), expected(name)) < TOLERANCE
 
 

@@ -218,11 +218,11 @@ def test_a_runner_that_is_killed_at_work_is_replaced(host: Host) -> None:
 
 
 @pytest.mark.parametrize("at_work", [False, True], ids=["idle", "at work"])
-def test_a_killed_host_leaves_no_runner_ten_times_of_ten(
+def test_a_killed_host_leaves_no_runner_five_times_of_five(
     program: Path, store: Path, tmp_path: Path, at_work: bool
 ) -> None:
     waits = []
-    for _ in range(10):
+    for _ in range(5):
         with serving(program, store, tmp_path) as host:
             host.generate("x", "endless", options=SHORT)
             runner = host.runner()

@@ -56,11 +56,11 @@ def test_a_runner_ends_with_the_host_that_is_killed(slow_model: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_twenty_of_twenty_runners_end_with_their_hosts(slow_model: Path, tmp_path: Path) -> None:
-    states = ["starting", "idle", "decoding", "prefilling"] * 5
+def test_twelve_of_twelve_runners_end_with_their_hosts(slow_model: Path, tmp_path: Path) -> None:
+    states = ["starting", "idle", "decoding", "prefilling"] * 3
     took = sorted(orphaned(slow_model, tmp_path, state) for state in states)
     print(
-        f"20 hosts killed, runner gone after {took[0]:.2f} to {took[-1]:.2f} s, {statistics.median(took):.2f}"
+        f"12 hosts killed, runner gone after {took[0]:.2f} to {took[-1]:.2f} s, {statistics.median(took):.2f}"
     )
     assert took[-1] < 2.0
 

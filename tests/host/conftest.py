@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @contextlib.contextmanager
 def alone(name: str) -> Iterator[None]:
     """Of the processes that share the tests one at a time, also of other runs on this machine."""
-    with open(Path(tempfile.gettempdir()) / f"mlx-runner-{name}.lock", "w") as lock:
+    with open(Path(tempfile.gettempdir()) / f"mlx-runner-{os.getuid()}-{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

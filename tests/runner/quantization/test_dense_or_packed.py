@@ -69,6 +69,7 @@ def test_off_the_cpu_half_types_stay_what_they_are(
     tmp_path: Path, dtype: mx.Dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "kind", lambda: "cuda")
+    monkeypatch.setattr(memory, "budget", lambda: 2**40)
     halves = {name: array.astype(dtype) for name, array in floats().items()}
     files = checkpoint(tmp_path / "tiny", in_mlx_spelling(halves, mixed))
     for free, types in ((0, {dtype, mx.uint32, mx.uint8}), (2**40, {dtype})):

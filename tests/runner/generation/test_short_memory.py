@@ -38,7 +38,7 @@ WIDE = {
     "num_hidden_layers": 4,
     "max_position_embeddings": 4096,
 }
-ROUNDS = [(1, 4), (4, 2), *(pytest.param(slots, 50, marks=pytest.mark.slow) for slots in (1, 4))]
+ROUNDS = [(1, 4), (4, 2), *(pytest.param(slots, 12, marks=pytest.mark.slow) for slots in (1, 4))]
 
 
 @pytest.fixture(scope="module")

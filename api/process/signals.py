@@ -1,4 +1,6 @@
-"""Signals while there is nothing to end tidily: imported, before anything else, by who starts the process.
+"""What a signal does while the process is still importing: it ends at once, without output.
+
+The entry point imports this file before any other.
 
 Python's own answer to SIGINT is a traceback, which a host would show to its user, and another exit code.
 

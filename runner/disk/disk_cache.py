@@ -6,7 +6,7 @@
     finish    at the end: the same, with what it takes, for a short time
 
 What a new entry has, older ones need not have too: an entry of which the new one has nearly all goes, as each turn
-of a conversation repeats the turns before. Of all others those that were used longest ago go, when room is short.
+of a conversation repeats the turns before. When room is short, the entries that were used longest ago go.
 
 Nothing that is wrong here is more than a miss. A file that is damaged, or foreign under a name of ours, costs a
 warning and goes. A disk that takes no more costs a warning until it takes something again.

@@ -33,7 +33,7 @@ class PackedMatrix(nn.Module):
         super().__init__()
         self._settings: Quantization = packed.settings
         self._dtype = dtype
-        self._on_gpu = choice.products() is not None
+        self._has_products = choice.products() is not None
         self._few: Product | None = None  # made at first use: weights are assigned later
         for name, array in packed.tensors(dtype).items():
             setattr(self, name, array)
@@ -45,11 +45,11 @@ class PackedMatrix(nn.Module):
 
     def times(self, x: mx.array, *, transpose: bool = True) -> mx.array:
         """[..,W] -> [..,N], as a linear layer does; without `transpose` [..,N] -> [..,W]."""
-        if self._on_gpu and transpose:
-            return self._times_on_gpu(x)
+        if self._has_products and transpose:
+            return self._times_by_number(x)
         return self._times_packed(x, transpose=transpose)
 
-    def _times_on_gpu(self, x: mx.array) -> mx.array:
+    def _times_by_number(self, x: mx.array) -> mx.array:
         """MLX's packed product reads the weights again for each few positions. So few go through a kernel of ours,
         where there is one, and for many the weights become floats.
         """

@@ -1,4 +1,4 @@
-"""The ids that a model's files give: those that begin or end a text, and those of the vocabulary.
+"""Token ids in a model's files: the ids that begin or end a text, and the ids of the vocabulary.
 
 Knows nothing about text.
 """

@@ -41,12 +41,10 @@ def fused(name: str) -> tuple[Model, int]:
     return model, fuse(model, PLAIN_PRODUCTS)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.architecture in FUSED])
 def test_rows_through_fused_blocks_have_the_logits_of_the_blocks(name: str) -> None:
     """A lone row and several, of different lengths; prompts go through the blocks as they are."""
-    model, count = fused(name)
-    if not count:
-        return
+    model, _ = fused(name)
     expected = reference(CASES[name]).logits(TOKENS)
     assert difference(logits(model, TOKENS), expected) < 1e-4
     for lengths in ([40], [5, 40, 23]):

@@ -30,7 +30,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -140,6 +140,7 @@ class Worker:
         self._loaded: LoadedModel | None = None
         self._engine: Engine | None = None
         self._disk: DiskCache | None = None
+        self._rehearsal: Iterator[str] | None = None  # what is left of it
         self._shortages = 0  # since an answer was complete
         self._answered = 0  # by then
         self._status = Status()
@@ -298,14 +299,15 @@ class Worker:
         return self._engine is not None and self._engine.is_live
 
     @property
-    def _is_saving(self) -> bool:
-        return self._disk is not None and self._disk.is_saving
+    def _has_leisure(self) -> bool:
+        """Whether there is something to do while nobody wants anything."""
+        return self._rehearsal is not None or (self._disk is not None and self._disk.is_saving)
 
     def _next(self) -> Job | None:
         """The next job that may begin; None for a step of what is live, for a rest, or at the end."""
         with self._changed:
             while not (
-                self._may_begin() or self._stopping or (self._woken and (self._is_live or self._is_saving))
+                self._may_begin() or self._stopping or (self._woken and (self._is_live or self._has_leisure))
             ):
                 patience = None if self._is_rested or self._is_live else self._rest_after_s
                 if not self._changed.wait(patience):
@@ -393,13 +395,15 @@ class Worker:
                 slots=self._parallel,
                 context_length=self._context_length,
             )
-            if device.compiles_kernels():
-                rehearse(loaded, rows_attention())
+            rehearsal = rehearse(loaded, rows_attention()) if device.compiles_kernels() else None
+            if rehearsal is not None:
+                next(rehearsal)
         except Exception:
             self._publish(progress=100 if self._loaded else 0)
             raise
         self._save_all()
         self._take(loaded)
+        self._rehearsal = rehearsal
         with self._changed:  # behind the load, which nobody waits for any longer, and before all requests
             self._jobs.appendleft(CallJob(lambda: self._probe(loaded, files), Future()))
 
@@ -430,6 +434,17 @@ class Worker:
         if self._disk is not None:
             self._disk.restore(prompt, total)
 
+    def _rehearse(self) -> None:
+        assert self._rehearsal is not None
+        try:
+            if next(self._rehearsal, None) is None:
+                self._rehearsal = None
+                memory.release_buffers()
+        except Exception:  # rule 5; requests may do without
+            log.warning("Rehearsal ended early", exc_info=True)
+            self._rehearsal = None
+        self._woken = True
+
     def _save_some(self) -> None:
         if self._disk is None:
             return
@@ -447,7 +462,7 @@ class Worker:
 
     def _unload(self) -> None:
         self._save_all()
-        self._loaded = self._engine = None
+        self._loaded = self._engine = self._rehearsal = None
         self._publish(ready=False, model="", context_length=0, progress=0, slots=())
 
     def _empty_cache(self) -> tuple[SlotStatus, ...]:
@@ -463,7 +478,10 @@ class Worker:
         self._publish(slots=self._slots(), disk=self._disk_status())
 
     def _rest(self) -> None:
-        """Nobody has wanted anything for a while, or a part of what is saved then is on the disk."""
+        """Nobody has wanted anything for a while, or what is done meanwhile has more pieces."""
+        if self._rehearsal is not None:
+            self._rehearse()
+            return
         self._save_some()
         memory.release_buffers()
         self._publish(disk=self._disk_status())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from runner.kernels import attention as one_row
+from runner.kernels import compiled
 from runner.kernels import rotation as rotations
 from runner.kernels.activations import CPU, PLAIN, Activations
 from runner.kernels.attention import Attention
@@ -22,7 +23,7 @@ from runner.machine import device
 
 def rows_attention() -> AtOnce | None:
     """How rows that decode together attend at once; None: they do not."""
-    return CUDA if device.kind() == "cuda" else None
+    return CUDA if device.kind() == "cuda" and compiled.works() else None
 
 
 def attention() -> Attention:
@@ -33,7 +34,7 @@ def attention() -> Attention:
 
 def products() -> Products | None:
     """How few positions are multiplied with a weight, with what stands around it; None: by MLX's own operations."""
-    return CUDA_PRODUCTS if device.kind() == "cuda" else None
+    return CUDA_PRODUCTS if device.kind() == "cuda" and compiled.works() else None
 
 
 def rotation(turning: Turning) -> Rotation:

@@ -49,15 +49,18 @@ class Norm(NamedTuple):
 
 
 class Around(NamedTuple):
-    """What stands around a product. following: a weight that will be read next, which may be fetched ahead."""
+    """What stands around a product. following: a weight that will be read next, which may be fetched ahead. adds:
+    whether a residual comes with each call.
+    """
 
     norm: Norm | None = None
     gated: bool = False
     following: mx.array | None = None
+    adds: bool = False
 
 
 Product = Callable[[mx.array, mx.array | None], mx.array]
-"""x, and what the result is added to, shaped as the result."""
+"""x, and the residual that the result is added to, shaped as the result, if `Around.adds`."""
 
 
 class Products(NamedTuple):

@@ -10,14 +10,16 @@ Knows nothing about layers, models or requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
 import mlx.core as mx
 
+from runner.kernels import compiled
+from runner.kernels.compiled import Kernel
 from runner.kernels.product import Around, Matrix, Product, Products
 from runner.kernels.product_source import BIAS, BODY, FETCH_AHEAD, FORMS, GATE, HEADER, NORM, RESIDUAL
+from runner.kernels.program import Array, Program
 
 WARPS = 8
 # Steps whose weights a thread asks for at once, by bits, with up to 8, 16 and 32 positions.
@@ -40,6 +42,7 @@ class Shape(NamedTuple):
     gated: bool
     bias: bool
     lines: int = 0  # that are fetched ahead
+    adds: bool = False
 
 
 def fits(matrix: Matrix) -> bool:
@@ -59,18 +62,14 @@ def cuda(matrix: Matrix, around: Around) -> Product:
     parts = (matrix.weight, matrix.scales, matrix.biases, norm, matrix.bias, around.following)
     fixed = [part for part in parts if part is not None]
     grid, block = (WARPS * 32 * -(-out // ROWS), 1, 1), (WARPS * 32, 1, 1)
+    kernels = {columns: _kernel(shape, columns) for columns in (1, 2, 4)}
 
     def product(x: mx.array, residual: mx.array | None) -> mx.array:
         batch, length, _ = x.shape
-        kernel = _kernel(shape, _columns(batch * length), residual is not None)
-        found = kernel(
-            inputs=[x, *fixed] if residual is None else [x, *fixed, residual],
-            grid=grid,
-            threadgroup=block,
-            output_shapes=[(batch, length, out)],
-            output_dtypes=[mx.bfloat16],
-        )
-        return found[0]
+        positions = batch * length
+        inputs = [x, *fixed] if residual is None else [x, *fixed, residual]
+        kernel = kernels[_columns(positions)]
+        return kernel(inputs, grid, block, [(batch, length, out)], (positions,))[0]
 
     return product
 
@@ -82,7 +81,7 @@ def _shape(matrix: Matrix, around: Around) -> Shape:
     eps = None if around.norm is None else around.norm.eps
     lines = 0 if around.following is None else min(around.following.nbytes, FETCHED) // LINE
     sizes = matrix.weight.shape[0], matrix.width, matrix.bits, matrix.group_size
-    return Shape(*sizes, eps, around.gated, matrix.bias is not None, lines)
+    return Shape(*sizes, eps, around.gated, matrix.bias is not None, lines, around.adds)
 
 
 def _columns(positions: int) -> int:
@@ -91,25 +90,33 @@ def _columns(positions: int) -> int:
 
 
 @cache
-def _kernel(shape: Shape, columns: int, residual: bool) -> Callable[..., list[mx.array]]:
-    parts = {
-        "scales": shape.bits,
-        "biases": shape.bits,
-        "norm": shape.eps is not None,
-        "bias": shape.bias,
-        "following": shape.lines,
-        "residual": residual,
+def _kernel(shape: Shape, columns: int) -> Kernel:
+    return compiled.kernel(program(shape, columns))
+
+
+def program(shape: Shape, columns: int) -> Program:
+    number = mx.bfloat16
+    inputs = {
+        "x": number,
+        "weight": mx.uint32 if shape.bits else number,
+        "scales": number if shape.bits else None,
+        "biases": number if shape.bits else None,
+        "norm": None if shape.eps is None else number,
+        "bias": number if shape.bias else None,
+        "following": mx.uint8 if shape.lines else None,
+        "residual": number if shape.adds else None,
     }
-    return mx.fast.cuda_kernel(  # type: ignore[return-value]  # the stub says object
-        name=_name(shape, columns, residual),
-        input_names=["x", "weight", *(name for name, is_there in parts.items() if is_there)],
-        output_names=["out"],
-        source=source(shape, columns, residual),
-        header=HEADER,
+    return Program(
+        "few_rows_product",
+        tuple(Array(name, dtype) for name, dtype in inputs.items() if dtype is not None),
+        (Array("out", number),),
+        source(shape, columns),
+        HEADER,
+        ("rows",),
     )
 
 
-def source(shape: Shape, columns: int, residual: bool) -> str:
+def source(shape: Shape, columns: int) -> str:
     """The kernel's body."""
     normed = shape.eps is not None
     words = {
@@ -125,7 +132,7 @@ def source(shape: Shape, columns: int, residual: bool) -> str:
         "eps": f"{shape.eps!r}f",
         "bias": BIAS if shape.bias else "",
         "gate": GATE if shape.gated else "",
-        "residual": RESIDUAL if residual else "",
+        "residual": RESIDUAL if shape.adds else "",
         "lines": shape.lines,
     }
     words["fetch_ahead"] = FETCH_AHEAD % words if shape.lines else ""
@@ -134,10 +141,3 @@ def source(shape: Shape, columns: int, residual: bool) -> str:
     form = FORMS[shape.bits]
     fetch = str(form["fetch"]) % words if shape.bits else form["fetch"]
     return BODY % (form | words | {"fetch": fetch})
-
-
-def _name(shape: Shape, columns: int, residual: bool) -> str:
-    """MLX keeps compiled kernels by name, so everything that the source depends on is in it."""
-    eps = "none" if shape.eps is None else shape.eps.hex().translate(str.maketrans(".-+", "_mp"))
-    numbers = (*shape[:4], int(shape.gated), int(shape.bias), shape.lines, columns, int(residual))
-    return "_".join(["few_rows_product", eps, *map(str, numbers)])

@@ -18,7 +18,6 @@ Shapes: see `product.py`.
 from __future__ import annotations
 
 HEADER = r"""
-#include <cuda_bf16.h>
 namespace few_rows {
 typedef unsigned int word;
 
@@ -63,7 +62,6 @@ constexpr int WARPS = %(warps)d, TILES = %(tiles)d, COLS = %(cols)d, CHUNK = %(c
 constexpr int W = %(W)d, N = %(N)d, OUT = %(out)d;
 constexpr int STEP = %(step)d, STEPS = (W + STEP - 1) / STEP;  // inputs that four threads take at once
 constexpr int EIGHTS = STEP / 32;                              // of a thread's inputs in a step
-const int rows = x_shape[0] * x_shape[1];
 const int warp = threadIdx.x / 32, lane = threadIdx.x %% 32, g = lane / 4, t = lane %% 4;
 const int first = blockIdx.x * 16;
 

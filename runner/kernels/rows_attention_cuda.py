@@ -14,14 +14,17 @@ Knows nothing about storages, spans or requests.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+from runner.kernels import compiled
+from runner.kernels.compiled import Kernel
+from runner.kernels.program import C_TYPES, Array, Program
 from runner.kernels.rotation import Turning, speeds
-from runner.kernels.rows_attention import LANE, AtOnce, Joint, Lanes, Own, Query, RowsAttention
+from runner.kernels.rows_attention import LANE, AtOnce, Heads, Joint, Lanes, Own, Query, RowsAttention
 from runner.kernels.rows_attention_source import (
     ATTEND,
     HEAD_NORM,
@@ -43,7 +46,7 @@ BLOCKS = 264  # that keep the largest GPU of today busy: two for each of its pro
 MOST_SPLITS = 64
 
 WIDTHS = {16, 32, 64, 128, 256}
-C_TYPES = {mx.bfloat16: "__nv_bfloat16", mx.float16: "__half", mx.float32: "float"}
+DTYPES = {mx.bfloat16, mx.float16, mx.float32}
 
 
 class Shape(NamedTuple):
@@ -56,10 +59,14 @@ class Shape(NamedTuple):
     most: int  # rows
     window: int | None
     scale: float
-    sinks: bool = False
+    given: mx.Dtype | None = None  # of the sinks, or of the heads' norms, where there are any
     form: str = "new"  # new: one position comes with the queries; look: none does; joint: all come joined
     dims: int = 0  # of a head that are turned
     eps: float | None = None  # of the heads' norms
+
+    @property
+    def has_sinks(self) -> bool:
+        return self.given is not None and self.eps is None
 
     @property
     def served(self) -> int:
@@ -81,7 +88,7 @@ class Shape(NamedTuple):
 def fits(row: Own) -> bool:
     """Whether the kernel is written for such keys and values."""
     widths = {row.keys.shape[-1], row.values.shape[-1]}
-    return len(widths) == 1 and widths <= WIDTHS and row.keys.dtype in C_TYPES
+    return len(widths) == 1 and widths <= WIDTHS and row.keys.dtype in DTYPES
 
 
 def turns(turning: Turning) -> bool:
@@ -99,46 +106,47 @@ def cuda(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
     own = [*(row.keys for row in padded), *(row.values for row in padded)]
     table = mx.array([[row.start, row.end, row.keys.shape[2]] for row in rows], mx.int32)
     kv_heads, width = rows[0].keys.shape[1], rows[0].keys.shape[3]
-    shapes: dict[
-        mx.Dtype, Shape
-    ] = {}  # of what comes joined; to hash one takes as long as to ask for a kernel
+    joints: dict[mx.Dtype, tuple[Shape, Kernel, list[mx.array]]] = {}  # finding them takes as long as a call
 
     def run(
-        shape: Shape, first: Sequence[mx.array], lanes: Lanes, places: mx.array, longest: int, out: list[int]
+        shape: Shape,
+        kernel: Kernel,
+        first: Sequence[mx.array],
+        lanes: Lanes,
+        places: mx.array,
+        longest: int,
+        out: tuple[int, ...],
     ) -> mx.array:
-        batch = out[0]
-        seen = longest if window is None else min(longest, window)
-        splits = _splits(seen, batch * shape.heads // shape.served, shape.share)
-        shares = [[batch, shape.heads, splits, width], [batch, shape.heads, splits, 2]]
-        found = _kernel(shape)(
-            inputs=[*first, *own, table, *lanes, places],
-            grid=(shape.threads * splits, shape.heads // shape.served, batch),
-            threadgroup=(shape.threads, 1, 1),
-            output_shapes=[out, *(shares if splits > 1 else ([1], [1]))],
-            output_dtypes=[shape.dtype, mx.float32, mx.float32],
-        )
-        return found[0]
+        batch, blocks = out[0], shape.heads // shape.served
+        splits = _splits(longest if window is None else min(longest, window), batch * blocks, shape.share)
+        shares = (batch, shape.heads, splits, width), (batch, shape.heads, splits, 2)
+        grid, block = (shape.threads * splits, blocks, batch), (shape.threads, 1, 1)
+        shapes = (out, *(shares if splits > 1 else ((1,), (1,))))
+        return kernel([*first, *own, table, *lanes, places], grid, block, shapes)[0]
 
     def attend(query: Query, lanes: Lanes) -> mx.array:
         batch, heads, _, _ = query.queries.shape
-        dtype, sinks = query.queries.dtype, () if query.sinks is None else (query.sinks,)
-        form = "look" if query.new is None else "new"
-        shape = Shape(heads, kv_heads, width, dtype, most, window, query.scale, bool(sinks), form)
-        first = [query.queries, *(query.new or ()), *sinks]
-        return run(shape, first, lanes, query.places, query.longest, [batch, heads, 1, width])
+        dtype, sinks = query.queries.dtype, query.sinks
+        given, form = None if sinks is None else sinks.dtype, "look" if query.new is None else "new"
+        shape = Shape(heads, kv_heads, width, dtype, most, window, query.scale, given, form)
+        first = [query.queries, *(query.new or ()), *(() if sinks is None else (sinks,))]
+        out = batch, heads, 1, width
+        return run(shape, _kernel(shape), first, lanes, query.places, query.longest, out)
+
+    def joint_of(dtype: mx.Dtype, heads: Heads, scale: float) -> tuple[Shape, Kernel, list[mx.array]]:
+        norms, sizes = heads.norms or (), (heads.heads, kv_heads, width)
+        given, eps = (norms[0].dtype, heads.eps) if norms else (None, None)
+        shape = Shape(*sizes, dtype, most, window, scale, given, "joint", heads.turning.dims, eps)
+        return shape, _kernel(shape), [_speeds(heads.turning), *norms]
 
     def attend_joint(joint: Joint, lanes: Lanes) -> mx.array:
         heads, dtype = joint.heads, joint.joined.dtype
-        shape = shapes.get(dtype)
-        if shape is None:
-            eps = None if heads.norms is None else heads.eps
-            sizes = heads.heads, kv_heads, width
-            shapes[dtype] = shape = Shape(
-                *sizes, dtype, most, window, joint.scale, False, "joint", heads.turning.dims, eps
-            )
-        first = [joint.joined, _speeds(heads.turning), *(heads.norms or ())]
-        out = [joint.joined.shape[0], 1, heads.heads * width]
-        return run(shape, first, lanes, joint.places, joint.longest, out)
+        found = joints.get(dtype)
+        if found is None:
+            joints[dtype] = found = joint_of(dtype, heads, joint.scale)
+        shape, kernel, rest = found
+        out = joint.joined.shape[0], 1, heads.heads * width
+        return run(shape, kernel, [joint.joined, *rest], lanes, joint.places, joint.longest, out)
 
     return RowsAttention(attend, attend_joint)
 
@@ -161,22 +169,29 @@ def _splits(longest: int, blocks: int, share: int) -> int:
 
 
 @cache
-def _kernel(shape: Shape) -> Callable[..., list[mx.array]]:
-    numbers = range(shape.most)
-    own = [*(f"k{row}" for row in numbers), *(f"v{row}" for row in numbers)]
+def _kernel(shape: Shape) -> Kernel:
+    return compiled.kernel(program(shape))
+
+
+def program(shape: Shape) -> Program:
+    dtype, rows = shape.dtype, range(shape.most)
     first = {
         "new": ["queries", "new_keys", "new_values"],
         "look": ["queries"],
-        "joint": ["joined", "speeds"],
+        "joint": ["joined"],
     }[shape.form]
-    extra = ["sinks"] if shape.sinks else [] if shape.eps is None else ["query_norm", "key_norm"]
-    return mx.fast.cuda_kernel(  # type: ignore[return-value]  # the stub says object
-        name=_name(shape),
-        input_names=[*first, *extra, *own, "table", "lane_keys", "lane_values", "waiting", "places"],
-        output_names=["out", "share_found", "share_sums"],
-        source=source(shape),
-        header=HEADER % _words(shape),
-    )
+    inputs = [Array(name, dtype) for name in first]
+    if shape.form == "joint":
+        inputs.append(Array("speeds", mx.float32))
+    if shape.given is not None:
+        names = ("sinks",) if shape.eps is None else ("query_norm", "key_norm")
+        inputs += [Array(name, shape.given) for name in names]
+    inputs += [Array(f"{letter}{row}", dtype) for letter in "kv" for row in rows]
+    inputs.append(Array("table", mx.int32))
+    inputs += [Array("lane_keys", dtype), Array("lane_values", dtype)]
+    inputs += [Array("waiting", mx.int32), Array("places", mx.int32)]
+    outputs = Array("out", dtype), Array("share_found", mx.float32), Array("share_sums", mx.float32)
+    return Program(f"rows_attend_{shape.form}", tuple(inputs), outputs, source(shape), HEADER % _words(shape))
 
 
 def source(shape: Shape) -> str:
@@ -201,7 +216,7 @@ def source(shape: Shape) -> str:
             "query": (JOINT_QUERY if is_joint else QUERY) % words,
             "new": WRITE % words if is_new else "",
             "unless_new": UNLESS_NEW if is_new else "",
-            "sink": SINK if shape.sinks else "",
+            "sink": SINK if shape.has_sinks else "",
         }
     )
 
@@ -231,10 +246,3 @@ def _words(shape: Shape) -> dict[str, Any]:
 
 def _kind(dtype: mx.Dtype) -> str:
     return str(dtype).rsplit(".", 1)[-1]
-
-
-def _name(shape: Shape) -> str:
-    """MLX keeps compiled kernels by name, so everything that the source depends on is in it."""
-    numbers = (*shape[:3], _kind(shape.dtype), shape.most, shape.window or 0, int(shape.sinks), shape.dims)
-    exact = (value.hex().translate(str.maketrans(".-+", "_mp")) for value in (shape.scale, shape.eps or 0.0))
-    return "_".join(["rows_attend", shape.form, *map(str, numbers), *exact])

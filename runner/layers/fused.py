@@ -181,7 +181,7 @@ def _attention_half(block: Block, products: Products) -> AttentionHalf | None:
     return AttentionHalf(
         attention.layer,
         products.make(joined, Around(norm, following=out.weight)),
-        products.make(out, Around(following=None if gate_up is None else gate_up.weight)),
+        products.make(out, Around(following=None if gate_up is None else gate_up.weight, adds=True)),
         Heads(attention.heads, attention.kv_heads, attention.rope.turning, *attention.head_norm_weights()),
         attention.scale,
     )
@@ -201,7 +201,7 @@ def _mlp_half(block: Block, following: object, products: Products) -> MLPHalf | 
     after = _projections(following.self_attn) if type(following) is Block else None
     return MLPHalf(
         products.make(gate_up, Around(norm, gated=True, following=down.weight)),
-        products.make(down, Around(following=None if after is None else after.weight)),
+        products.make(down, Around(following=None if after is None else after.weight, adds=True)),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import mlx.core as mx
 
+from runner.machine import kernel_folder
 from runner.machine.blas import blas_is_slow, blas_name
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ def prepare() -> None:
                 "slow matrix products: neither MKL nor OpenBLAS found; install one for prefill up to 190 times "
                 "faster (x86-64: pip install 'mlx-runner[mkl]', Debian: apt install libopenblas0-pthread)"
             )
+    if kind() == "cuda":
+        kernel_folder.prepare()
     blas = {"blas": blas_name() or "MLX's own"} if kind() == "cpu" else {}
     log.info("MLX ready", extra={"version": version("mlx"), "device": kind(), **blas})
 

@@ -10,6 +10,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from runner.kernels.program import C_TYPES, Program
+
 HERE = Path(__file__).parent
 COMPILER = shutil.which("c++") or shutil.which("g++")
 FLAGS = ["-std=c++20", "-O1", "-fpermissive", "-w", "-fno-strict-aliasing", "-shared", "-fPIC", "-pthread"]
-C_TYPES = {mx.bfloat16: "__nv_bfloat16", mx.float32: "float", mx.int32: "int", mx.uint32: "unsigned"}
 HELD_AS = {mx.bfloat16: np.uint16, mx.float32: np.float32, mx.int32: np.int32, mx.uint32: np.uint32}
 # An instruction in the source, by a word in it -> what does the same here.
 INSTRUCTIONS = {
@@ -34,40 +36,38 @@ INSTRUCTIONS = {
 Kernel = Callable[..., list[mx.array]]
 
 
-def emulated(folder: Path) -> Callable[..., Kernel]:
-    """What stands for `mx.fast.cuda_kernel`; compiled code goes into the folder."""
+def emulated(folder: Path) -> Callable[[Program], Kernel]:
+    """What stands for `compiled.kernel`; compiled code goes into the folder."""
 
-    def cuda_kernel(
-        *, name: str, input_names: Sequence[str], output_names: Sequence[str], source: str, header: str = ""
-    ) -> Kernel:
+    def kernel(program: Program) -> Kernel:
         def run(
-            *,
             inputs: Sequence[mx.array],
             grid: Sequence[int],
             threadgroup: Sequence[int],
-            output_shapes: Sequence[Sequence[int]],
-            output_dtypes: Sequence[mx.Dtype],
+            shapes: Sequence[Sequence[int]],
+            numbers: Sequence[int] = (),
         ) -> list[mx.array]:
-            arrays = dict(zip(input_names, inputs, strict=True))
+            for array, declared in zip(inputs, program.inputs, strict=True):
+                assert declared.dtype in {array.dtype, mx.uint8}
             held = [_held(array) for array in inputs]
             made = [
-                np.zeros(shape, HELD_AS[dtype])
-                for shape, dtype in zip(output_shapes, output_dtypes, strict=True)
+                np.zeros(shape, HELD_AS[array.dtype])
+                for shape, array in zip(shapes, program.outputs, strict=True)
             ]
-            outputs = dict(zip(output_names, output_dtypes, strict=True))
-            code = _code(arrays, outputs, source, header)
-            library = _compiled(folder, f"{name}_{abs(hash(code))}", code)
+            code = _code(program)
+            library = _compiled(folder, f"{program.name}_{zlib.crc32(code.encode())}", code)
             blocks = [-(-size // threads) for size, threads in zip(grid, threadgroup, strict=True)]
             pointers = [array.ctypes.data for array in [*held, *made]]
-            library.run(*blocks, threadgroup[0], (ctypes.c_void_p * len(pointers))(*pointers))
+            given = (ctypes.c_void_p * len(pointers))(*pointers), (ctypes.c_int * len(numbers))(*numbers)
+            library.run(*blocks, threadgroup[0], *given)
             for array, after in zip(inputs, held, strict=True):
                 if not np.array_equal(after, _held(array)):  # a kernel may write to what it reads
                     array[...] = _array(after, array.dtype)
-            return [_array(array, dtype) for array, dtype in zip(made, output_dtypes, strict=True)]
+            return [_array(one, array.dtype) for one, array in zip(made, program.outputs, strict=True)]
 
         return run
 
-    return cuda_kernel
+    return kernel
 
 
 def _held(array: mx.array) -> np.ndarray[Any, Any]:
@@ -80,24 +80,20 @@ def _array(held: np.ndarray[Any, Any], dtype: mx.Dtype) -> mx.array:
     return array.view(dtype) if dtype == mx.bfloat16 else array
 
 
-def _code(arrays: dict[str, mx.array], outputs: dict[str, mx.Dtype], source: str, header: str) -> str:
-    shapes = [
-        f"static const int {name}_shape[] = {{{', '.join(map(str, array.shape))}}};"
-        for name, array in arrays.items()
-        if f"{name}_shape" in source
-    ]
-    types = [f"const {C_TYPES[array.dtype]}*" for array in arrays.values()]
-    types += [f"{C_TYPES[dtype]}*" for dtype in outputs.values()]
-    signature = ", ".join(f"{kind} {name}" for kind, name in zip(types, [*arrays, *outputs], strict=True))
-    arguments = ", ".join(f"({kind})pointers[{number}]" for number, kind in enumerate(types))
+def _code(program: Program) -> str:
+    arrays = [*program.inputs, *program.outputs]
+    types = [f"{C_TYPES[array.dtype]}*" for array in arrays]
+    signature = [f"{kind} {array.name}" for kind, array in zip(types, arrays, strict=True)]
+    arguments = [f"({kind})pointers[{number}]" for number, kind in enumerate(types)]
+    signature += [f"int {name}" for name in program.numbers]
+    arguments += [f"numbers[{number}]" for number in range(len(program.numbers))]
     return "\n".join(
         [
             '#include "emulated.h"',
-            *shapes,
-            _without_instructions(header.replace("#include <cuda_bf16.h>", "")),
-            f"static void kernel({signature}) {{ {_without_instructions(source)} }}",
-            'extern "C" void run(int x, int y, int z, int threads, void** pointers) {',
-            f"  launch({{x, y, z}}, threads, [=] {{ kernel({arguments}); }});",
+            _without_instructions(program.header),
+            f"static void kernel({', '.join(signature)}) {{ {_without_instructions(program.body)} }}",
+            'extern "C" void run(int x, int y, int z, int threads, void** pointers, const int* numbers) {',
+            f"  launch({{x, y, z}}, threads, [=] {{ kernel({', '.join(arguments)}); }});",
             "}",
         ]
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from runner.kernels import product_cuda, rows_attention_cuda
+from runner.kernels import compiled, product_cuda, rows_attention_cuda
 from runner.kernels.product import PLAIN, Around, Matrix, Norm
 from runner.kernels.rotation import Turning
 from runner.kernels.rows_attention import LANE, Heads, Joint, Lanes, Own, Query
@@ -30,7 +30,7 @@ def on_a_cpu(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     folder.mkdir(exist_ok=True)
     for kernel in (product_cuda._kernel, rows_attention_cuda._kernel):
         kernel.cache_clear()
-    monkeypatch.setattr(mx.fast, "cuda_kernel", emulated(folder))
+    monkeypatch.setattr(compiled, "kernel", emulated(folder))
     yield
     for kernel in (product_cuda._kernel, rows_attention_cuda._kernel):
         kernel.cache_clear()
@@ -57,8 +57,8 @@ def test_the_product_of_a_few_positions_is_the_plain_one_whatever_their_number(
     ours, plain = matrices(bits, 72 if gated else 36, 576)
     weight = (1 + 0.1 * normal((576,))).astype(mx.bfloat16)
     x, residual = normal((9, 1, 576)).astype(mx.bfloat16), normal((9, 1, 36)).astype(mx.bfloat16)
-    product = product_cuda.cuda(ours, Around(Norm(weight, 1e-5), gated, ours.weight))
-    exact = PLAIN.make(plain, Around(Norm(weight.astype(mx.float32), 1e-5), gated))
+    product = product_cuda.cuda(ours, Around(Norm(weight, 1e-5), gated, ours.weight, adds=True))
+    exact = PLAIN.make(plain, Around(Norm(weight.astype(mx.float32), 1e-5), gated, adds=True))
     found = product(x, residual)
     expected = exact(x.astype(mx.float32), residual.astype(mx.float32))
     assert mx.allclose(found.astype(mx.float32), expected, rtol=0, atol=float(0.02 * mx.abs(expected).max()))

@@ -54,7 +54,7 @@ def test_the_kernel_finds_what_the_plain_form_finds(shape: str, kind: str, aroun
     x = mx.random.normal((MOST, 1, width)).astype(mx.bfloat16)
     added = mx.random.normal((MOST, 1, outputs // 2 if gated else outputs)).astype(mx.bfloat16)
     assert CUDA.fits(one)
-    product, plain = (way.make(one, Around(norm, gated, one.weight)) for way in (CUDA, PLAIN))
+    product, plain = (way.make(one, Around(norm, gated, one.weight, residual)) for way in (CUDA, PLAIN))
     first: mx.array | None = None
     for rows in (1, 3, 8, 9, 16, 17, MOST):
         found = product(x[:rows], added[:rows] if residual else None)

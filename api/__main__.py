@@ -23,7 +23,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, NoReturn
 
 from api.commands.command_line import Arguments, parse
-from api.process import lifecycle, logs
+from api.process import lifecycle, logs, watchdog
 from api.process.address import AddressTaken, bind
 from api.process.backend import mlx_needed
 from api.process.environment import (
@@ -35,6 +35,7 @@ from api.process.environment import (
     memory,
     model_store,
     parallel,
+    watchdog_s,
 )
 from runner.errors import BackendMissing, BadCacheFolder, RunnerError, ShuttingDown
 
@@ -80,7 +81,7 @@ class Ending:
         server.should_exit = True
 
     def worker_died(self, reason: str) -> None:
-        """Called on the dying thread: a runner that cannot answer must not look alive."""
+        """Called on the dying thread, or for one that is stuck: a runner that cannot answer must not look alive."""
         self._give_up(reason, lifecycle.WORKER_DIED)
 
     def memory_exhausted(self, reason: str) -> None:
@@ -121,6 +122,8 @@ def main() -> NoReturn:
         signal.signal(number, lambda number, _: ending.ask_to_stop(number))
     try:
         bound = bind(arguments.host, arguments.port)
+        patience_s = patience(ending)
+        watcher = watchdog.start_watcher(patience_s, hosted=arguments.hosted)
         worker = start_worker(ending, arguments)
     except AddressTaken as error:
         ending.fatal(error, lifecycle.ADDRESS)
@@ -128,9 +131,18 @@ def main() -> NoReturn:
         ending.fatal(error, lifecycle.USAGE)
     except BackendMissing as error:
         ending.fatal(error, lifecycle.OTHER)
+    watchdog.Watchdog(worker, watcher, patience_s, ending.worker_died).start()
     asyncio.run(serve(arguments, bound, worker, worker.load(arguments.model), ending))
     worker.join(SAVING_S if worker.saves else FAREWELL_S)
     lifecycle.leave(lifecycle.STOPPED, handler)
+
+
+def patience(ending: Ending) -> int | None:
+    """Seconds without progress after which this process ends; 0: never, None: the worker knows."""
+    try:
+        return watchdog_s()
+    except ValueError as error:
+        ending.fatal(f"MLX_RUNNER_WATCHDOG={error}", lifecycle.USAGE)
 
 
 def start_worker(ending: Ending, arguments: Arguments) -> Worker:

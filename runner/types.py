@@ -185,6 +185,17 @@ class DiskStatus:
     hits: int
 
 
+class Pulse(NamedTuple):
+    """What the MLX thread does, "" for nothing, and how often it has begun something or come further with it.
+
+    patience_s: how long it may stay at one beat before it counts as stuck.
+    """
+
+    work: str
+    beats: int
+    patience_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """What anyone may know without waiting for the MLX thread.

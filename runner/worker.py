@@ -20,6 +20,7 @@ yet cannot be evaluated on another one):
 7. A model is replaced as a whole, after the new one is complete. A failed load changes nothing.
 8. If the thread itself dies, `on_death` is called: a runner that answers /health but no prompt is worse than
    none. So is one without memory: after SHORTAGES requests in a row that ran out of it, `on_exhaustion` is called.
+9. Whatever may take long is announced in `pulse` before it begins, so that another thread can see it stuck.
 
 Knows nothing about HTTP or asyncio.
 """
@@ -27,8 +28,11 @@ Knows nothing about HTTP or asyncio.
 from __future__ import annotations
 
 import logging
+import math
+import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -60,7 +64,7 @@ from runner.store.files import ModelFiles
 from runner.store.resolve import DEFAULT_STORE, open_model
 from runner.text.tokenizer import Tokenizer
 from runner.totals import Totals
-from runner.types import DiskStatus, Failed, GenerateRequest, Grammar, Outlet, SlotStatus, Status
+from runner.types import DiskStatus, Failed, GenerateRequest, Grammar, Outlet, Pulse, SlotStatus, Status
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +148,7 @@ class Worker:
         self._shortages = 0  # since an answer was complete
         self._answered = 0  # by then
         self._status = Status()
+        self._work, self._beats, self._patience_s = "", 0, math.inf
         self.totals = Totals()
         self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
 
@@ -155,6 +160,15 @@ class Worker:
     @property
     def status(self) -> Status:
         return replace(self._status, memory=memory.used())
+
+    @property
+    def pulse(self) -> Pulse:
+        return Pulse(self._work, self._beats, self._patience_s)
+
+    def where(self) -> str:
+        """Where the thread is in our code, as a traceback shows it."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return "".join(traceback.format_stack(frame)) if frame is not None else ""
 
     @property
     def saves(self) -> bool:
@@ -268,6 +282,7 @@ class Worker:
     def _run(self) -> None:
         try:
             device.prepare()
+            self._patience_s = device.patience_s()
             memory.allow(self._memory_budget)
             while self._turn():
                 pass
@@ -281,7 +296,9 @@ class Worker:
 
     def _turn(self) -> bool:
         """Begin a job if one may begin, and take a step if any request is live; False when it is time to end."""
+        self._beat("")
         job = self._next()
+        self._beat("a rest" if job is None else "a job")
         if job is not None and self._disk is not None:
             self._disk.abandon()
         if isinstance(job, GenerateJob):
@@ -291,8 +308,13 @@ class Worker:
         elif not self._is_live and not self._stopping:
             self._rest()
         if self._engine is not None and self._engine.is_live:
+            self._beat("a step")
             self._advance(self._engine)
         return self._is_live or not self._stopping
+
+    def _beat(self, work: str) -> None:
+        self._work = work
+        self._beats += 1
 
     @property
     def _is_live(self) -> bool:
@@ -390,7 +412,7 @@ class Worker:
             files = open_model(reference, self._store)
             loaded = load(
                 files,
-                lambda share: self._publish(progress=int(100 * share)),
+                self._load_progress,
                 packed=self._packed,
                 slots=self._parallel,
                 context_length=self._context_length,
@@ -406,6 +428,10 @@ class Worker:
         self._rehearsal = rehearsal
         with self._changed:  # behind the load, which nobody waits for any longer, and before all requests
             self._jobs.appendleft(CallJob(lambda: self._probe(loaded, files), Future()))
+
+    def _load_progress(self, share: float) -> None:
+        self._beat("a load")
+        self._publish(progress=int(100 * share))
 
     def _probe(self, loaded: LoadedModel, files: ModelFiles) -> None:
         assert self._engine is not None

@@ -42,9 +42,10 @@ environment:
   MLX_RUNNER_MEMORY  what MLX may hold, as 8G (default: a share of the memory)
   MLX_RUNNER_CACHE_DIR  a folder that keeps prompts from one start to the next (default: none does)
   MLX_RUNNER_CACHE_SIZE  what it may hold (default 16G)
+  MLX_RUNNER_WATCHDOG  seconds without progress after which a load or a step ends the runner; 0: never
 
 exit codes:
-  0 asked to stop   2 usage   3 address in use   4 model cannot be loaded   5 MLX thread died
+  0 asked to stop   2 usage   3 address in use   4 model cannot be loaded   5 MLX thread died or is stuck
   6 out of memory three times in a row   7 parent gone   130, 143 a second SIGINT, SIGTERM
 """
 

@@ -97,6 +97,18 @@ def memory(environ: Mapping[str, str] = os.environ) -> int | None:
     return size(value) if value else None
 
 
+def watchdog_s(environ: Mapping[str, str] = os.environ) -> int | None:
+    """MLX_RUNNER_WATCHDOG: seconds without progress after which the process ends; 0: never, None: the default.
+    Raises ValueError for what is no whole number: it is ours alone, and whoever sets it relies on it.
+    """
+    value = variable("MLX_RUNNER_WATCHDOG", environ)
+    if not value:
+        return None
+    if not re.fullmatch(r"\d{1,9}", value, re.ASCII):
+        raise ValueError(f"{value}: expected seconds, such as 600, or 0 for never")
+    return int(value)
+
+
 def size(text: str) -> int:
     """Bytes, as `8G`, `512MiB`, `1.5 GB` or a plain number say; units are powers of 1024. Raises ValueError."""
     found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)(?:I?B)?", text.strip().upper(), re.ASCII)

@@ -2,7 +2,8 @@
 
 Exit codes: 0 asked to stop, 2 usage, 3 the address, 4 the model, 5 the MLX thread died, 6 out of memory again and
 again, 7 the parent is gone, 128 and a signal's number asked to stop twice, 1 anything else. A fatal error is one
-last line on stderr, `Error: <reason>`, which a host shows to its user.
+last line on stderr, `Error: <reason>`, which a host shows to its user. 5 is also the code of an MLX thread that is
+stuck (`watchdog.py`). Where a call into C holds the GIL, nothing here can run; the process beside sends SIGKILL.
 
 Every end goes through `os._exit`: an interpreter that shuts down beside a busy MLX thread aborts. Nothing here
 needs a tidy end: newer hosts send SIGKILL.

@@ -25,6 +25,10 @@ Kind = Literal["cpu", "metal", "cuda"]
 # for which the window server may find the GPU busy; a larger one feeds a larger matrix product.
 PREFILL_CHUNK: dict[Kind, int] = {"cpu": 256, "metal": 512, "cuda": 2048}
 
+# How long a step, or a part of a load, may take before it counts as stuck. Without a fast BLAS a CPU of two cores
+# makes 3 GFLOP/s, so that the first chunk of a model of 8 billion takes it 23 minutes.
+PATIENCE_S: dict[Kind, int] = {"cpu": 3600, "metal": 600, "cuda": 600}
+
 
 def kind() -> Kind:
     """The device that computes by default."""
@@ -35,6 +39,10 @@ def kind() -> Kind:
 
 def prefill_chunk() -> int:
     return PREFILL_CHUNK[kind()]
+
+
+def patience_s() -> int:
+    return PATIENCE_S[kind()]
 
 
 def packs_prompts() -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.parts.processes import COMMAND, Output, free_port, is_alive, ping, wait_until
+from tests.parts.processes import COMMAND, Output, children, free_port, is_alive, ping, wait_until
 
 PINNED = "v0.34.4 v0.17.4"
 START_S = 30.0  # until a host listens, or a model answers; a hint to fail by, not a measure
@@ -89,7 +89,7 @@ class Host:
 
     def runners(self) -> list[int]:
         """The process ids of its living runners."""
-        return [pid for pid in _children(self.process.pid) if is_alive(pid)]
+        return [pid for pid in children(self.process.pid) if is_alive(pid)]
 
     def runner(self) -> int:
         """That of its only one."""
@@ -196,20 +196,3 @@ def _object(text: bytes) -> dict[str, Any]:
     value = json.loads(text)
     assert isinstance(value, dict), text
     return value
-
-
-def _children(parent: int) -> list[int]:
-    """Process ids; from /proc where there is one, else from ps."""
-    found = []
-    if Path("/proc/self/stat").exists():
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
-                    found.append(int(stat.parent.name))
-        return found
-    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
-    for line in table.stdout.splitlines():
-        pid, of = map(int, line.split())
-        if of == parent:
-            found.append(pid)
-    return found

@@ -75,6 +75,23 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def children(parent: int) -> list[int]:
+    """Process ids; from /proc where there is one, else from ps."""
+    found = []
+    if Path("/proc/self/stat").exists():
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                    found.append(int(stat.parent.name))
+        return found
+    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
+    for line in table.stdout.splitlines():
+        pid, of = map(int, line.split())
+        if of == parent:
+            found.append(pid)
+    return found
+
+
 class Output:
     """A pipe's read end, drained by a thread until every writer has closed it."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from runner.worker import Worker
 from tests.parts import fakes, tiny
 from tests.parts.answer import WAIT_S, Answer
 from tests.parts.fakes import ScriptedModel, saying, text_of
+from tests.parts.processes import wait_until
 
 
 @pytest.fixture
@@ -51,6 +54,26 @@ def script(text: str, prompt: str) -> ScriptedModel:
 
 
 Give = Callable[[ScriptedModel], None]
+
+
+def test_another_thread_sees_what_the_worker_does_and_where_and_that_it_comes_further(worker: Worker) -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    def a_long_call() -> None:
+        began.set()
+        may_end.wait(WAIT_S)
+
+    call = worker._call(a_long_call)
+    assert began.wait(WAIT_S)
+    during = worker.pulse
+    assert during.work == "a job"
+    assert 0 < during.patience_s < math.inf
+    assert "in a_long_call" in worker.where()
+    may_end.set()
+    call.result(WAIT_S)
+    worker._call(lambda: None).result(WAIT_S)
+    wait_until(lambda: worker.pulse.work == "", WAIT_S, "a worker that has nothing to do")
+    assert worker.pulse.beats > during.beats
 
 
 def test_without_a_model_a_request_fails_with_503(worker: Worker) -> None:

@@ -13,6 +13,7 @@ from api.process.environment import (
     context_length,
     memory,
     size,
+    watchdog_s,
 )
 
 
@@ -67,3 +68,14 @@ def test_the_cache_is_nowhere_unless_somebody_says_where() -> None:
     assert cache_size({"MLX_RUNNER_CACHE_SIZE": "2G"}) == 2 * 2**30
     with pytest.raises(ValueError, match="many: expected a size"):
         cache_size({"MLX_RUNNER_CACHE_SIZE": "many"})
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("", None), ("0", 0), (" '600' ", 600)])
+def test_patience_is_a_number_of_seconds(value: str, seconds: int | None) -> None:
+    assert watchdog_s({"MLX_RUNNER_WATCHDOG": value}) == seconds
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "10m", "٣", "1" * 10])
+def test_patience_that_is_no_whole_number_of_seconds_is_named(value: str) -> None:
+    with pytest.raises(ValueError, match=f"{value}: expected seconds"):
+        watchdog_s({"MLX_RUNNER_WATCHDOG": value})

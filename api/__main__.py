@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from api.commands.command_line import Arguments, parse
 from api.process import lifecycle, logs, watchdog
-from api.process.address import AddressTaken, bind
+from api.process.address import AddressTaken, bind, is_loopback
 from api.process.backend import mlx_needed
 from api.process.environment import (
     cache_dir,
@@ -35,6 +35,7 @@ from api.process.environment import (
     memory,
     model_store,
     parallel,
+    token,
     watchdog_s,
 )
 from runner.errors import BackendMissing, BadCacheFolder, RunnerError, ShuttingDown
@@ -120,6 +121,7 @@ def main() -> NoReturn:
     ending = Ending(handler)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: ending.ask_to_stop(number))
+    secret = secret_for(ending, arguments)
     try:
         bound = bind(arguments.host, arguments.port)
         patience_s = patience(ending)
@@ -132,9 +134,25 @@ def main() -> NoReturn:
     except BackendMissing as error:
         ending.fatal(error, lifecycle.OTHER)
     watchdog.Watchdog(worker, watcher, patience_s, ending.worker_died).start()
-    asyncio.run(serve(arguments, bound, worker, worker.load(arguments.model), ending))
+    asyncio.run(serve(arguments, bound, worker, worker.load(arguments.model), ending, secret))
     worker.join(SAVING_S if worker.saves else FAREWELL_S)
     lifecycle.leave(lifecycle.STOPPED, handler)
+
+
+def secret_for(ending: Ending, arguments: Arguments) -> bytes | None:
+    """The token that requests must show; None for none, which is for this machine only unless somebody says so."""
+    try:
+        secret = token()
+    except ValueError as error:
+        ending.fatal(f"MLX_RUNNER_TOKEN: {error}", lifecycle.USAGE)
+    if secret is None and not is_loopback(arguments.host) and not arguments.open_to_network:
+        ending.fatal(
+            f"--host {arguments.host} lets other machines in: set MLX_RUNNER_TOKEN, or say --open-to-network",
+            lifecycle.USAGE,
+        )
+    if secret is not None and arguments.hosted:
+        log.warning("Requests must show the token of MLX_RUNNER_TOKEN; Ollama shows none")
+    return secret
 
 
 def patience(ending: Ending) -> int | None:
@@ -182,12 +200,18 @@ def cache_folder(arguments: Arguments) -> Folder | None:
 
 
 async def serve(
-    arguments: Arguments, bound: socket.socket, worker: Worker, loading: Future[None], ending: Ending
+    arguments: Arguments,
+    bound: socket.socket,
+    worker: Worker,
+    loading: Future[None],
+    ending: Ending,
+    secret: bytes | None,
 ) -> None:
     """Answer until somebody asks to stop; leave with an error if the first model cannot be loaded."""
+    from api.access import Access
     from api.server import Server, create_app
 
-    app = create_app(worker, arguments.host)
+    app = create_app(worker, Access(arguments.host, secret))
     server = Server(app)
     ending.know(server, app.state.streams, worker)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -200,12 +224,12 @@ async def serve(
             loaded.result()
         except RunnerError as error:
             ending.fatal(error, lifecycle.MODEL)
-        announce(arguments, bound, worker)
+        announce(arguments, bound, worker, needs_token=secret is not None)
     gc.enable()
     await serving
 
 
-def announce(arguments: Arguments, bound: socket.socket, worker: Worker) -> None:
+def announce(arguments: Arguments, bound: socket.socket, worker: Worker, *, needs_token: bool) -> None:
     """Tell the log, and a person, where the runner listens."""
     host, port = bound.getsockname()[:2]
     log.info("Runner ready", extra={"host": host, "port": port, "model": worker.status.model})
@@ -217,7 +241,8 @@ def announce(arguments: Arguments, bound: socket.socket, worker: Worker) -> None
         print(
             f"mlx-runner {version('mlx-runner')} is ready: {worker.status.model} at {url} (Ctrl-C stops it)"
         )
-        print(f"try: curl -N {url}/completion -d '{body}'", flush=True)
+        shown = ' -H "Authorization: Bearer $MLX_RUNNER_TOKEN"' if needs_token else ""
+        print(f"try: curl -N{shown} {url}/completion -d '{body}'", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What stands before every route: who may talk to us, and one line in the log about it.
 
-The runner has no password; it is safe because it listens on the loopback address only. A web page in the
-user's browser can reach that too, so a request that a page made (it has an Origin), or that was sent to
-another name than this machine's own (a rebound DNS name), is refused.
+The runner listens on the loopback address unless somebody said otherwise, and asks for a token if it was given one
+(`access.py`). A web page in the user's browser reaches the loopback address, too, so a request that a page made (it
+has an Origin), or that was sent to another name than this machine's own (a rebound DNS name), is refused.
 
 Knows nothing about routes or models.
 """
@@ -11,24 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access import OPEN_PATH, Access
 from api.wire.answers import plain_error
 from runner.errors import RunnerError
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
-HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:@\[\]]+)(:[0-9]*)?")
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 16 * 1024 * 1024
 BODY_IDLE_S = 10.0  # for a body that was announced, and then without a byte of it
 SLOWEST = 16 * 1024  # bytes of it in each further second
 CLOSE = {"connection": "close"}  # the body was not read to its end
+UNKNOWN = {"www-authenticate": "Bearer"}
 QUIET_PATHS = frozenset({"/health", "/v1/status", "/metrics"})  # somebody asks every few seconds
 
 
@@ -47,11 +46,11 @@ class TooSlow(RunnerError):
 
 
 class Guard:
-    """ASGI middleware. any_host: bound to an outside address on purpose, so any Host name may be right."""
+    """ASGI middleware. A request that gets through without the token has `is_stranger` in its state."""
 
-    def __init__(self, app: ASGIApp, any_host: bool) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
-        self._any_host = any_host
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,7 +67,8 @@ class Guard:
         refusal = self._refusal(scope)
         try:
             if refusal:
-                await plain_error(*refusal, CLOSE)(scope, receive, noting_status)
+                headers = CLOSE | UNKNOWN if refusal[1] == 401 else CLOSE
+                await plain_error(*refusal, headers)(scope, receive, noting_status)
             else:
                 await self._app(scope, receive, noting_status)
         finally:
@@ -81,10 +81,17 @@ class Guard:
         hosts = [value for name, value in headers if name == b"host"]
         if len(hosts) != 1:
             return "exactly one Host header is needed", 400
-        if not self._any_host and _name(hosts[0]) not in LOOPBACK:
-            return "this runner answers on the loopback address only", 403
+        if not self._access.admits_name(hosts[0]):
+            return "this runner does not answer to that name: use its address, or a token", 403
         if any(name == b"origin" for name, _ in headers):
             return "requests from web pages are refused", 403
+        if not self._access.is_known(headers):
+            if scope["path"] != OPEN_PATH:
+                return (
+                    "this runner needs its token: Authorization: Bearer, and what MLX_RUNNER_TOKEN says",
+                    401,
+                )
+            scope.setdefault("state", {})["is_stranger"] = True
         names = {name for name, _ in headers}
         if {b"content-length", b"transfer-encoding"} <= names:
             return "Content-Length and Transfer-Encoding exclude one another", 400
@@ -113,12 +120,6 @@ async def read_body(request: Request) -> bytes:
         return bytes(body)
     except TimeoutError:
         raise TooSlow(len(body)) from None
-
-
-def _name(host: bytes) -> str:
-    """The name in a Host header; "" for what is not a name with perhaps a port."""
-    match = HOST.fullmatch(host.decode("latin-1").lower())
-    return match["name"] if match else ""
 
 
 def _access_line(scope: Scope, status: int, seconds: float) -> None:

@@ -16,7 +16,7 @@ from api.stream import EventStream, OpenStreams
 from api.wire.answers import IdsLine, JsonLine
 from api.wire.bodies import aside
 from api.wire.metrics import EXPOSITION, exposition
-from api.wire.records import Records, cache_record, emptied_record, status_record
+from api.wire.records import Records, cache_record, emptied_record, life_record, status_record
 from api.wire.schema import read_completion, read_ids, read_load, read_text
 from runner.worker import Worker
 
@@ -75,7 +75,9 @@ async def models(request: Request) -> Response:
 async def status(request: Request) -> Response:
     """200 once a model is loaded; until then 503, with the progress of loading."""
     now = worker_of(request).status
-    return JsonLine(status_record(now), 200 if now.ready else 503)
+    is_stranger = getattr(request.state, "is_stranger", False)
+    record = life_record(now) if is_stranger else status_record(now)
+    return JsonLine(record, 200 if now.ready else 503)
 
 
 @router.api_route("/v1/cache", methods=["GET", "HEAD"])

@@ -18,7 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.guard import CLOSE, LOOPBACK, Guard, TooLarge, TooSlow
+from api.access import Access
+from api.guard import CLOSE, Guard, TooLarge, TooSlow
 from api.process.address import BACKLOG
 from api.routes import router
 from api.stream import STALL_S, OpenStreams
@@ -32,8 +33,8 @@ ACCEPTED_AT_ONCE = 16  # asyncio logs each failure where files have run out, and
 KEEP_ALIVE_S = 120  # longer than a Go client keeps an idle connection, so that it never meets one that closes
 
 
-def create_app(worker: Worker, host: str = "127.0.0.1", stall_s: float = STALL_S) -> FastAPI:
-    """The application around a started worker."""
+def create_app(worker: Worker, access: Access | None = None, stall_s: float = STALL_S) -> FastAPI:
+    """The application around a started worker. access: None for the loopback address without a token."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.worker = worker
     app.state.streams = OpenStreams()
@@ -43,7 +44,7 @@ def create_app(worker: Worker, host: str = "127.0.0.1", stall_s: float = STALL_S
     app.add_exception_handler(RunnerError, _runner_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _nobody_there)
-    app.add_middleware(Guard, any_host=host not in LOOPBACK)
+    app.add_middleware(Guard, access=access or Access())
     return app
 
 

@@ -42,6 +42,7 @@ environment:
   MLX_RUNNER_MEMORY  what MLX may hold, as 8G (default: a share of the memory)
   MLX_RUNNER_CACHE_DIR  a folder that keeps prompts from one start to the next (default: none does)
   MLX_RUNNER_CACHE_SIZE  what it may hold (default 16G)
+  MLX_RUNNER_TOKEN  requests must show it: Authorization: Bearer TOKEN (Ollama shows none)
   MLX_RUNNER_WATCHDOG  seconds without progress after which a load or a step ends the runner; 0: never
 
 exit codes:
@@ -57,6 +58,7 @@ class Arguments:
     packed: keep quantized weights packed on a CPU. parallel: how many requests are answered at once.
     context_length: tokens that prompt and answer may have together. memory: bytes that MLX may hold.
     cache_dir, cache_size: where slots are saved, and how many bytes. None if nothing was said.
+    open_to_network: host may be reached from other machines, without a token.
     """
 
     model: str
@@ -69,6 +71,7 @@ class Arguments:
     memory: int | None = None
     cache_dir: Path | None = None
     cache_size: int | None = None
+    open_to_network: bool = False
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -103,6 +106,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         memory=sizes["memory"],
         cache_dir=Path(options.cache_dir) if options.cache_dir else None,
         cache_size=sizes["cache_size"],
+        open_to_network=options.open_to_network,
     )
 
 
@@ -127,7 +131,15 @@ def _parser(hosted: bool) -> argparse.ArgumentParser:
         "-host",
         metavar="ADDRESS",
         default=DEFAULT_HOST,
-        help="address to bind (default: %(default)s)",
+        help="address to bind (default: %(default)s); one that other machines reach needs MLX_RUNNER_TOKEN, "
+        "or --open-to-network",
+    )
+    add(
+        "--open-to-network",
+        "-open-to-network",
+        action="store_true",
+        help="allow such an address without a token: whoever reaches the port can run prompts, load every model "
+        "that you can read, see what is cached and forget it; nothing is encrypted",
     )
     add(
         "--port",
@@ -189,7 +201,7 @@ def _go_booleans(words: list[str]) -> list[str]:
     result = []
     for word in words:
         name, equals, value = word.partition("=")
-        if equals and name.lstrip("-") in ("verbose", "packed", "mlx-engine"):
+        if equals and name.lstrip("-") in ("verbose", "packed", "mlx-engine", "open-to-network"):
             result += [name] if value in ("1", "t", "T", "true", "TRUE", "True") else []
         else:
             result.append(word)

@@ -1,10 +1,11 @@
-"""Taking the address, before anything slow is begun.
+"""The address: what kind it is, and taking it before anything slow is begun.
 
 Knows nothing about what is served there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 
@@ -13,6 +14,26 @@ BACKLOG = 2048
 
 class AddressTaken(Exception):
     """The address is not to be had; the message is the one that Go programs print."""
+
+
+def is_address(text: str) -> bool:
+    """Whether this is an address rather than a name."""
+    return _packed(text) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    packed = _packed(host)
+    if packed is None:
+        return host.lower() == "localhost"
+    return packed[0] == 127 if len(packed) == 4 else packed == bytes(15) + b"\1"
+
+
+def _packed(text: str) -> bytes | None:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):  # the latter for a NUL in it
+            return socket.inet_pton(family, text)
+    return None
 
 
 def bind(host: str, port: int) -> socket.socket:

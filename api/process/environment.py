@@ -109,6 +109,18 @@ def watchdog_s(environ: Mapping[str, str] = os.environ) -> int | None:
     return int(value)
 
 
+def token(environ: Mapping[str, str] = os.environ) -> bytes | None:
+    """MLX_RUNNER_TOKEN: what requests must show; None: nothing. Raises ValueError for what no header carries, and
+    for an empty value: whoever sets it believes that it protects them. The message does not repeat the value.
+    """
+    value = environ.get("MLX_RUNNER_TOKEN")
+    if value is None:
+        return None
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{1,1000}", value):
+        raise ValueError("expected 1 to 1000 letters, digits and . _ ~ + / = -, or no such variable at all")
+    return value.encode()
+
+
 def size(text: str) -> int:
     """Bytes, as `8G`, `512MiB`, `1.5 GB` or a plain number say; units are powers of 1024. Raises ValueError."""
     found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)(?:I?B)?", text.strip().upper(), re.ASCII)

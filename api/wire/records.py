@@ -136,11 +136,14 @@ def _held(slots: Sequence[SlotStatus]) -> dict[str, int]:
     return {"tokens": sum(slot.tokens for slot in slots), "bytes": sum(slot.bytes for slot in slots)}
 
 
+def life_record(status: Status) -> dict[str, Any]:
+    """What a ping may know that does not show the token: nothing about models and requests."""
+    return {"status": 0 if status.ready else 1, "progress": status.progress}
+
+
 def status_record(status: Status) -> dict[str, Any]:
     """The answer to a ping; Memory in bytes, progress in percent."""
-    return {
-        "status": 0 if status.ready else 1,
-        "progress": status.progress,
+    return life_record(status) | {
         "ContextLength": status.context_length,
         "Memory": status.memory,
         "model": status.model,

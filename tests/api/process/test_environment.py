@@ -13,6 +13,7 @@ from api.process.environment import (
     context_length,
     memory,
     size,
+    token,
     watchdog_s,
 )
 
@@ -79,3 +80,15 @@ def test_patience_is_a_number_of_seconds(value: str, seconds: int | None) -> Non
 def test_patience_that_is_no_whole_number_of_seconds_is_named(value: str) -> None:
     with pytest.raises(ValueError, match=f"{value}: expected seconds"):
         watchdog_s({"MLX_RUNNER_WATCHDOG": value})
+
+
+def test_a_token_is_taken_as_it_is() -> None:
+    assert token({}) is None
+    assert token({"MLX_RUNNER_TOKEN": "a-B.9_~+/=="}) == b"a-B.9_~+/=="
+
+
+@pytest.mark.parametrize("value", ["", " ", "a b", "a\n", '"a"', "\u00e9", "x" * 1001])
+def test_a_token_that_cannot_be_shown_is_an_error_that_does_not_tell_it(value: str) -> None:
+    with pytest.raises(ValueError, match="expected 1 to 1000 letters") as caught:
+        token({"MLX_RUNNER_TOKEN": value})
+    assert not value.strip() or value not in str(caught.value)

@@ -54,6 +54,16 @@ def test_no_room_imports_what_it_must_not_know(package: str, forbidden: set[str]
     assert not {name: found for name, found in wrong.items() if found}
 
 
+def test_nothing_here_opens_a_connection_to_anybody() -> None:
+    clients = {"urllib.request", "http.client", "ssl", "ftplib", "smtplib", "socket.create_connection"}
+    wrong = {}
+    for path in [*(ROOT / "runner").rglob("*.py"), *(ROOT / "api").rglob("*.py")]:
+        wrong[str(path.relative_to(ROOT))] = {
+            client for name in full_names(path) for client in clients if f"{name}.".startswith(f"{client}.")
+        }
+    assert not {path: names for path, names in wrong.items() if names}
+
+
 BELOW = {
     "machine": set(),
     "kernels": {"machine"},

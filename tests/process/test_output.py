@@ -57,6 +57,7 @@ def test_a_busy_session_logs_lines_that_alarm_no_host(tiny_model: Path) -> None:
         stopped(running, signal.SIGINT, "idle after a busy session")
     check_output(running.output.text)
     assert running.output.text.count('msg="Completion finished"') >= 12
+    assert not [asked for asked in ("quoted", "leaves", "still there") if asked in running.output.text]
 
 
 @linux_only

@@ -76,12 +76,19 @@ def start_watcher(patience_s: int | None, *, hosted: bool) -> Watcher | None:
         return None
     silence_s = SILENCE_S if patience_s is None else patience_s
     reading, writing = os.pipe()
+    # With all else: Python may find its own library by LD_LIBRARY_PATH.
+    environment = {name: value for name, value in os.environ.items() if name != "MLX_RUNNER_TOKEN"}
     arguments = [sys.executable, "-I", "-S", str(PROGRAM)]
     arguments += [str(os.getpid()), str(host if hosted else 0), str(silence_s)]
     actions = [(os.POSIX_SPAWN_DUP2, reading, 0), (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
     try:
         process = os.posix_spawn(
-            sys.executable, arguments, {}, file_actions=actions, setsigmask=NOT_OURS, setsigdef=NOT_OURS
+            sys.executable,
+            arguments,
+            environment,
+            file_actions=actions,
+            setsigmask=NOT_OURS,
+            setsigdef=NOT_OURS,
         )
     except OSError as error:
         os.close(writing)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import http.client
+from pathlib import Path
 
 import pytest
 
 from tests.parts.log_lines import is_complaint
-from tests.parts.processes import START_S, Running, ping, spawned, wait_until
+from tests.parts.processes import START_S, Running, children, linux_only, ping, spawned, wait_until
 
 SECRET = "never-in-any-output"
 
@@ -58,3 +59,13 @@ def test_a_token_opens_it_for_whoever_shows_it_and_is_never_said() -> None:
         running.output.wait_for("status=401")
     assert SECRET not in running.output.text
     assert "Ollama shows none" in running.output.text
+
+
+@linux_only
+def test_the_watching_process_does_not_inherit_the_token() -> None:
+    with spawned("--port", "PORT", environment={"MLX_RUNNER_TOKEN": SECRET}) as running:
+        wait_until_served(running)
+        (watcher,) = children(running.pid)
+        inherited = Path(f"/proc/{watcher}/environ").read_bytes()
+    assert b"PATH=" in inherited
+    assert SECRET.encode() not in inherited

@@ -38,13 +38,20 @@ while True:
     time.sleep(60)
 """
 
-# Process 1 of a namespace. argv: the descriptor of the host's output, the host. Exits as the orphan that it gets.
+# Process 1 of a namespace. argv: the descriptor of the host's output, the host. It closes its own end of that
+# before a runner can look, and exits with the largest code of all orphans that it gets: a watcher's is 0.
 FIRST_PROCESS = """
 import os, subprocess, sys
-output, *host = sys.argv[1:]
-subprocess.run(host, stdin=subprocess.DEVNULL, stdout=int(output), stderr=int(output))
+output, *command = sys.argv[1:]
+host = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=int(output), stderr=int(output))
 os.close(int(output))
-os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+host.wait()
+codes = []
+try:
+    while True:
+        codes.append(os.waitstatus_to_exitcode(os.wait()[1]))
+except ChildProcessError:
+    os._exit(max(codes))
 """
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 

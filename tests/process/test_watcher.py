@@ -93,11 +93,11 @@ def test_a_load_that_stops_ends_the_runner_and_the_host_reads_why(tiny_model: Pa
     arguments = ["runner", "--model", str(model), "--port", "PORT"]
     with (
         held_back(model / "config.json"),
-        spawned(*arguments, environment={"MLX_RUNNER_WATCHDOG": "1"}) as running,
+        spawned(*arguments, environment={"MLX_RUNNER_WATCHDOG": "3"}) as running,
     ):
         assert running.exit_code() == WORKER_DIED
     assert is_complaint(running.output.text) == (
-        "the MLX thread is stuck: a job came no further for 1 s (MLX_RUNNER_WATCHDOG)"
+        "the MLX thread is stuck: a job came no further for 3 s (MLX_RUNNER_WATCHDOG)"
     )
     assert "in open_model" in running.output.text  # where it is stuck
 

@@ -94,8 +94,9 @@ def works() -> bool:
 
 @cache
 def capability() -> int:
-    """The GPU's, as 90 for sm_90."""
-    return int(str(mx.device_info()["architecture"]).removeprefix("sm_"))
+    """The GPU's, as 90 for sm_90; 0 for a device that is none of NVIDIA's."""
+    kind, _, number = str(mx.device_info()["architecture"]).partition("sm_")
+    return int(number) if number and not kind else 0
 
 
 @cache

@@ -11,7 +11,7 @@ Knows nothing about anything else in this project: standard library only.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 NS_PER_S = 1_000_000_000
 
@@ -70,6 +70,12 @@ class GenerateRequest:
     grammar: Grammar | None = None
     context_length: int | None = None
     progress: bool = False
+
+
+KVType = Literal["f16", "q8_0", "q4_0"]
+"""How keys and values are kept, by the names that hosts have for it. f16: as the model computes them."""
+KV_TYPES: tuple[KVType, ...] = get_args(KVType)
+AS_COMPUTED: KVType = "f16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +208,7 @@ class Status:
 
     ready: a model is there to answer. progress: percent of the model that is, or was last, being loaded.
     memory: bytes that MLX holds. context_length: tokens. slots: of the loaded model, by number.
-    disk: None if nothing is kept there.
+    disk: None if nothing is kept there. kv_type: of the slots.
     """
 
     ready: bool = False
@@ -212,3 +218,4 @@ class Status:
     memory: int = 0
     slots: tuple[SlotStatus, ...] = ()
     disk: DiskStatus | None = None
+    kv_type: KVType = AS_COMPUTED

@@ -64,7 +64,18 @@ from runner.store.files import ModelFiles
 from runner.store.resolve import DEFAULT_STORE, open_model
 from runner.text.tokenizer import Tokenizer
 from runner.totals import Totals
-from runner.types import DiskStatus, Failed, GenerateRequest, Grammar, Outlet, Pulse, SlotStatus, Status
+from runner.types import (
+    AS_COMPUTED,
+    DiskStatus,
+    Failed,
+    GenerateRequest,
+    Grammar,
+    KVType,
+    Outlet,
+    Pulse,
+    SlotStatus,
+    Status,
+)
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +132,7 @@ class Worker:
         packed: bool = False,  # see `loader.load`
         parallel: int = 1,  # requests answered at once
         context_length: int | None = None,  # tokens that a request may have, where the model has more
+        kv_type: KVType = AS_COMPUTED,  # see `loader.load`
         on_exhaustion: Callable[[str], None] | None = None,  # None: as on_death
         memory_budget: int | None = None,  # bytes that MLX may hold; None: a share of what there is
         cache_folder: Folder | None = None,  # where slots are saved
@@ -133,6 +145,7 @@ class Worker:
         self._packed = packed
         self._parallel = parallel
         self._context_length = context_length
+        self._kv_type = kv_type
         self._memory_budget = memory_budget
         self._cache_folder = cache_folder
         self._rest_after_s = rest_after_s
@@ -416,6 +429,7 @@ class Worker:
                 packed=self._packed,
                 slots=self._parallel,
                 context_length=self._context_length,
+                kv_type=self._kv_type,
             )
             rehearsal = rehearse(loaded, rows_attention()) if device.compiles_kernels() else None
             if rehearsal is not None:
@@ -435,8 +449,9 @@ class Worker:
 
     def _probe(self, loaded: LoadedModel, files: ModelFiles) -> None:
         assert self._engine is not None
-        self._engine.keep_to(Limits(memory.budget(), measured(loaded.model), loaded.prefill_chunk))
         folder, slots = self._cache_folder, loaded.slots
+        costs = measured(loaded.model, slots.fresh_memory())
+        self._engine.keep_to(Limits(memory.budget(), costs, loaded.prefill_chunk))
         if folder is not None:
             self._disk = open_disk_cache(folder, files, loaded.model, slots, device.kind(), self.wake)
 
@@ -453,7 +468,11 @@ class Worker:
         )
         loaded.grammars.prepare_ahead()
         self._publish(
-            ready=True, model=loaded.name, context_length=loaded.context_length, slots=self._slots()
+            ready=True,
+            model=loaded.name,
+            context_length=loaded.context_length,
+            slots=self._slots(),
+            kv_type=loaded.kv_type,
         )
 
     def _restore(self, prompt: Sequence[int], total: int) -> None:
@@ -489,7 +508,7 @@ class Worker:
     def _unload(self) -> None:
         self._save_all()
         self._loaded = self._engine = self._rehearsal = None
-        self._publish(ready=False, model="", context_length=0, progress=0, slots=())
+        self._publish(ready=False, model="", context_length=0, progress=0, slots=(), kv_type=AS_COMPUTED)
 
     def _empty_cache(self) -> tuple[SlotStatus, ...]:
         emptied = [] if self._engine is None else self._engine.empty()

@@ -78,7 +78,20 @@ BELOW = {
     "disk": {"cache", "errors", "models", "store"},
     "layers": {"cache", "config", "errors", "kernels", "quantization"},
     "models": {"cache", "config", "errors", "layers"},
-    "loading": {"cache", "errors", "grammar", "layers", "machine", "models", "quantization", "store", "text"},
+    "loading": {
+        *(
+            "cache",
+            "errors",
+            "grammar",
+            "layers",
+            "machine",
+            "models",
+            "quantization",
+            "store",
+            "text",
+            "types",
+        ),
+    },
     "generation": {
         *("cache", "errors", "grammar", "kernels", "loading", "machine", "models", "text", "totals", "types"),
     },

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from api.process.environment import MAX_PARALLEL, MIN_CONTEXT, size
 from runner.store.resolve import DEMO
+from runner.types import AS_COMPUTED, KV_TYPES, KVType
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 11435  # Ollama itself listens on 11434
@@ -39,6 +40,7 @@ environment:
   OLLAMA_MAX_QUEUE  how many requests may wait before the next one gets 503 (default 512)
   OLLAMA_NUM_PARALLEL  how many requests are answered at once (default 1)
   OLLAMA_CONTEXT_LENGTH  tokens that prompt and answer may have together (default: as many as the model can)
+  OLLAMA_KV_CACHE_TYPE  f16, q8_0 or q4_0: how keys and values are kept (default f16: as the model computes them)
   MLX_RUNNER_MEMORY  what MLX may hold, as 8G (default: a share of the memory)
   MLX_RUNNER_CACHE_DIR  a folder that keeps prompts from one start to the next (default: none does)
   MLX_RUNNER_CACHE_SIZE  what it may hold (default 16G)
@@ -57,7 +59,8 @@ class Arguments:
 
     packed: keep quantized weights packed on a CPU. parallel: how many requests are answered at once.
     context_length: tokens that prompt and answer may have together. memory: bytes that MLX may hold.
-    cache_dir, cache_size: where slots are saved, and how many bytes. None if nothing was said.
+    cache_dir, cache_size: where slots are saved, and how many bytes. kv_type: how slots keep keys and values.
+    None if nothing was said.
     open_to_network: host may be reached from other machines, without a token.
     """
 
@@ -72,6 +75,7 @@ class Arguments:
     cache_dir: Path | None = None
     cache_size: int | None = None
     open_to_network: bool = False
+    kv_type: KVType | None = None
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -88,6 +92,8 @@ def parse(argv: Sequence[str]) -> Arguments:
         parser.error(f"--parallel {options.parallel}: expected 1 to {MAX_PARALLEL}")
     if options.context_length is not None and options.context_length < MIN_CONTEXT:
         parser.error(f"--context-length {options.context_length}: expected {MIN_CONTEXT} or more")
+    if options.kv_type is not None and options.kv_type not in KV_TYPES:
+        parser.error(f"--kv-type {options.kv_type}: expected one of {', '.join(KV_TYPES)}")
     sizes: dict[str, int | None] = {}
     for name in ("memory", "cache_size"):
         text = getattr(options, name)
@@ -107,6 +113,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         cache_dir=Path(options.cache_dir) if options.cache_dir else None,
         cache_size=sizes["cache_size"],
         open_to_network=options.open_to_network,
+        kv_type=options.kv_type,
     )
 
 
@@ -188,6 +195,13 @@ def _parser(hosted: bool) -> argparse.ArgumentParser:
         "-cache-size",
         metavar="SIZE",
         help="what it may hold, as 8G or 512M (default: MLX_RUNNER_CACHE_SIZE or 16G)",
+    )
+    add(
+        "--kv-type",
+        "-kv-type",
+        metavar="TYPE",
+        help="how keys and values are kept: f16, which is as the model computes them, or quantized, q8_0 or q4_0 "
+        f"(default: OLLAMA_KV_CACHE_TYPE or {AS_COMPUTED})",
     )
     add("--verbose", "-verbose", action="store_true", help="accepted and ignored; see OLLAMA_DEBUG")
     add("--version", "-version", action="version", version=f"mlx-runner {version('mlx-runner')}")

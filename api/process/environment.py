@@ -6,12 +6,16 @@ Knows nothing about what they are for.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from runner.store.resolve import DEFAULT_STORE
+from runner.types import AS_COMPUTED, KV_TYPES, KVType
+
+log = logging.getLogger(__name__)
 
 TRUE = ("1", "t", "T", "TRUE", "true", "True")
 DEFAULT_MAX_QUEUE = 512
@@ -65,6 +69,19 @@ def context_length(environ: Mapping[str, str] = os.environ) -> int | None:
     """
     number = _positive("OLLAMA_CONTEXT_LENGTH", environ)
     return number if number is not None and number >= MIN_CONTEXT else None
+
+
+def kv_type(environ: Mapping[str, str] = os.environ) -> KVType:
+    """OLLAMA_KV_CACHE_TYPE: how keys and values are kept. Another word costs a warning: a host hands it to all that
+    it starts, and another runner may know more of them.
+    """
+    value = variable("OLLAMA_KV_CACHE_TYPE", environ).lower()
+    for known in KV_TYPES:
+        if value == known:
+            return known
+    if value:
+        log.warning(f"OLLAMA_KV_CACHE_TYPE is none of {', '.join(KV_TYPES)}", extra={"value": value})
+    return AS_COMPUTED
 
 
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path | None:

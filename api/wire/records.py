@@ -124,6 +124,7 @@ def cache_record(status: Status, totals: Totals) -> dict[str, Any]:
         "misses": totals.misses,
         "slots": [{"busy": slot.busy, "tokens": slot.tokens, "bytes": slot.bytes} for slot in status.slots],
         "disk": None if disk is None else asdict(disk),
+        "kv_type": status.kv_type,
     }
 
 
@@ -148,6 +149,7 @@ def status_record(status: Status) -> dict[str, Any]:
         "Memory": status.memory,
         "model": status.model,
         "slots": [{"busy": slot.busy, "tokens": slot.tokens} for slot in status.slots],
+        "kv_type": status.kv_type,
     }
 
 

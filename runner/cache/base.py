@@ -119,6 +119,13 @@ class KeyValues(Storage, Attending, Protocol):
     def window(self) -> int | None:
         """How far back a query sees, itself included; None: to the beginning."""
 
+    def quantize(self, bits: int) -> None:
+        """Of a fresh storage: keep a number in so many bits, 8 or 4, if heads consist of whole groups."""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it keeps numbers so, once it was written to. Then nothing of it stands in lanes."""
+
     def own(self) -> Own:
         """The buffers of what does not stand in a lane."""
 

@@ -80,7 +80,9 @@ class Company:
         if self._at_once is None:
             return {}
         for layer, storage in memory.attention.items():
-            if layer not in self._lanes and self._at_once.fits(storage.own()):
+            if layer in self._lanes or storage.is_quantized:
+                continue
+            if self._at_once.fits(storage.own()):
                 self._lanes[layer] = LayerLanes(self._most + 1)  # the last one is nobody's
         return self._lanes
 

@@ -1,4 +1,5 @@
-"""Plain storage: every key and value is kept, in one buffer each that is reserved ahead.
+"""Plain storage: every key and value is kept, in one buffer each that is reserved ahead. Whether that is as it was
+computed or quantized is the affair of its `Keeping`.
 
 When the room is used up the buffers grow by half, which copies what is there, once. While the row decodes in
 company, its last positions stand in a lane (`lanes.py`).
@@ -13,12 +14,13 @@ from collections.abc import Iterable
 import mlx.core as mx
 
 from runner.cache.buffer import Buffer
+from runner.cache.keeping import AsComputed, Keeping, Quantized
 from runner.cache.lanes import Lane, LayerLanes
 from runner.cache.need import Need, in_steps
 from runner.cache.saved import Saved, blocks, cut
 from runner.cache.span import Span
-from runner.kernels import choice
 from runner.kernels.attention import Mask
+from runner.kernels.quantized_rows import is_quantized
 from runner.kernels.rows_attention import Own
 
 
@@ -32,7 +34,7 @@ class KVCache:
         self._wanted = 0
         self._start = 0  # the position in row 0
         self._keys, self._values = Buffer(), Buffer()
-        self._attention = choice.attention()
+        self._keeping: Keeping = AsComputed()
         self._lane: Lane | None = None
         self._lanes: LayerLanes | None = None
 
@@ -67,12 +69,12 @@ class KVCache:
         scale: float,
         sinks: mx.array | None = None,
     ) -> mx.array:
-        self._write(keys, values, span.length)
+        self._write(*self._keeping.kept(keys, values), span.length)
         return self.look(queries, span, scale=scale, sinks=sinks)
 
     def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
         first, end = self._shown(span.length)
-        return self._attention(
+        return self._keeping.attention(
             queries,
             self._keys.read(first, end),
             self._values.read(first, end),
@@ -80,6 +82,13 @@ class KVCache:
             mask=self._mask(span, end - first),
             sinks=sinks,
         )
+
+    def quantize(self, bits: int) -> None:
+        self._keeping = Quantized(bits)
+
+    @property
+    def is_quantized(self) -> bool:
+        return any(map(is_quantized, self.arrays()))
 
     def own(self) -> Own:
         return Own(self._keys.whole, self._values.whole, self._start, self._held)

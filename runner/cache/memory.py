@@ -77,6 +77,14 @@ class Memory:
         leeways = [storage.leeway for storage in self.storages if storage.leeway is not None]
         return min(leeways, default=None)
 
+    def quantize(self, bits: int) -> None:
+        """Of a fresh memory: keep keys and values in so many bits, where their heads allow it. A latent stays as it
+        is: it is small, and keys and values of all heads come from it. So does a recurrent state, whose errors
+        would add up with each position.
+        """
+        for storage in self.attention.values():
+            storage.quantize(bits)
+
     def span(self, length: int) -> Span:
         """The next `length` positions, without company."""
         self.settle()

@@ -28,9 +28,8 @@ FORMAT = "1"  # of entries; another one where what is written means something el
 SAMPLE = 4096  # bytes from the middle of a tensor
 
 
-def probe(model: Model) -> Memory:
-    """What the model remembers of two tokens, a checkpoint included."""
-    memory = model.make_memory()
+def probe(model: Model, memory: Memory) -> Memory:
+    """A fresh memory with what the model remembers of two tokens, a checkpoint included."""
     mx.eval(model(mx.array([[0, 0]]), memory.span(2), memory))
     memory.checkpoint()
     return memory

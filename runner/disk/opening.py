@@ -25,7 +25,7 @@ def open_disk_cache(
     """What earlier processes left for this model, and what this one will leave; None if it cannot. wake: see
     `DiskCache`.
     """
-    saved = probe(model).save()
+    saved = probe(model, slots.fresh_memory()).save()
     if saved is None:
         log.warning("No cache on the disk for a model of mlx-lm's", extra={"model": files.name})
         return None

@@ -38,11 +38,10 @@ TIMES = 3
 USUAL = SamplingOptions(temperature=0.8, top_k=40, top_p=0.9, repeat_penalty=1.1, repeat_last_n=64)
 
 
-def measured(model: Model) -> Costs:
-    """What the model's forwards take on this device."""
+def measured(model: Model, held: Memory) -> Costs:
+    """What the model's forwards take on this device. held: a fresh memory."""
     started = time.perf_counter()
     length, times = min(LENGTH[device.kind()], model.context_length), TIMES
-    held = model.make_memory()
     held.reserve((2 + times) * length)
     hidden = _fed(model, held, held, min(SHORT, length) if device.kind() == "cpu" else length)
     if device.kind() == "cpu" and time.perf_counter() - started > LONG_S:

@@ -46,7 +46,7 @@ def rehearse(loaded: LoadedModel, at_once: AtOnce | None) -> Iterator[str]:
     _alone(loaded, at_once)
     yield "alone"
     for options in RARE:
-        hidden = _fed(loaded.model, loaded.model.make_memory(), 1)
+        hidden = _fed(loaded.model, loaded.slots.fresh_memory(), 1)
         _draw(loaded, loaded.model.logits(hidden)[:, 0, :], (options,))
         yield "a draw"
     for size in sizes(loaded.slots.count) if loaded.slots.may_join else ():
@@ -59,8 +59,8 @@ def _alone(loaded: LoadedModel, at_once: AtOnce | None) -> None:
     started = time.perf_counter()
     model, longest = loaded.model, _longest(loaded)
     for length in (size for size in SIZES if size <= longest):
-        mx.eval(_fed(model, model.make_memory(), length))
-    memory = model.make_memory()
+        mx.eval(_fed(model, loaded.slots.fresh_memory(), length))
+    memory = loaded.slots.fresh_memory()
     hidden = _fed(model, memory, min(LONG, longest))
     _draw(loaded, model.logits(hidden[:, -1:, :])[:, 0, :], USUAL)
     _steps(loaded, Company(loaded.slots.count, at_once), {0: memory}, USUAL)
@@ -70,12 +70,12 @@ def _alone(loaded: LoadedModel, at_once: AtOnce | None) -> None:
 def _together(loaded: LoadedModel, at_once: AtOnce | None, size: int) -> None:
     """Steps of so many rows, one of them with a chunk beside them where that may be."""
     model, company = loaded.model, Company(loaded.slots.count, at_once)
-    rows = {number: model.make_memory() for number in range(size)}
+    rows = {number: loaded.slots.fresh_memory() for number in range(size)}
     for memory in rows.values():
         mx.eval(_fed(model, memory, 1))
     _steps(loaded, company, rows, (*USUAL, *RARE))
     if loaded.slots.may_pack:
-        packed = Packed(company.of(rows), [(model.make_memory(), min(_longest(loaded), CHUNK))])
+        packed = Packed(company.of(rows), [(loaded.slots.fresh_memory(), min(_longest(loaded), CHUNK))])
         positions = packed.span()
         mx.eval(model(mx.zeros((positions.starts.size, 1), mx.int32), positions, packed))
 

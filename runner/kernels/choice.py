@@ -15,6 +15,7 @@ from runner.kernels.attention import Attention
 from runner.kernels.attention_cuda import on_cuda
 from runner.kernels.product import Products
 from runner.kernels.product_cuda import CUDA as CUDA_PRODUCTS
+from runner.kernels.quantized_attention import Floats, Scaled, by_blocks
 from runner.kernels.rotation import Rotation, Turning
 from runner.kernels.rows_attention import AtOnce
 from runner.kernels.rows_attention_cuda import CUDA
@@ -30,6 +31,11 @@ def attention() -> Attention:
     """How the queries of one row attend."""
     forms: dict[device.Kind, Attention] = {"cpu": one_row.on_cpu, "cuda": on_cuda}
     return forms.get(device.kind(), mx.fast.scaled_dot_product_attention)
+
+
+def quantized_attention(bits: int) -> Attention:
+    """How they do where keys and values are kept in so many bits."""
+    return by_blocks(bits, Scaled.of if device.kind() == "cpu" else Floats.of)
 
 
 def products() -> Products | None:

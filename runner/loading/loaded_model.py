@@ -11,6 +11,7 @@ from runner.cache.slots import Slots
 from runner.grammar.compiler import Grammars
 from runner.models.base import Model
 from runner.text.tokenizer import Tokenizer
+from runner.types import AS_COMPUTED, KVType
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +26,4 @@ class LoadedModel:
     slots: Slots
     context_length: int  # tokens that a request may have; the model's own, or less
     prefill_chunk: int  # positions per prefill forward
+    kv_type: KVType = AS_COMPUTED  # of the slots

@@ -19,6 +19,7 @@ from runner.errors import BadModelFiles, ModelTooLarge, explain
 from runner.grammar.compiler import Grammars
 from runner.loading.conversion import converted, fuse_layers, join_layers, parameter_shapes
 from runner.loading.evaluation import Progress, evaluate
+from runner.loading.kv_types import memories
 from runner.loading.loaded_model import LoadedModel
 from runner.machine import device, memory
 from runner.models.base import Model
@@ -27,6 +28,7 @@ from runner.quantization.matrix import common_dtype, in_mlx_layout
 from runner.store.files import ModelFiles, WeightFile
 from runner.store.tensors import read_headers
 from runner.text.tokenizer import Tokenizer
+from runner.types import AS_COMPUTED, KVType
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +42,11 @@ def load(
     packed: bool = False,
     slots: int = 1,
     context_length: int | None = None,
+    kv_type: KVType = AS_COMPUTED,
 ) -> LoadedModel:
     """Bring a model into memory. packed: leave quantized weights as they are on a CPU, too. slots: how many
     requests can be answered at once. context_length: tokens that each of them may have; None: as the model can.
+    kv_type: how slots keep keys and values, where the model's heads allow it.
 
     Raises BadModelFiles for broken, missing or contradicting files and UnsupportedModel for a model that is
     whole but not one of ours; both name what they mean.
@@ -70,15 +74,17 @@ def load(
     if before != [_fingerprint(file) for file in files.weights]:
         raise BadModelFiles("weight files changed while they were read; load the model again")
     memory.wire_active()
+    kv_type, make_memory = memories(model, kv_type)
     loaded = LoadedModel(
         name=files.name,
         architecture=files.config["architectures"][0],
         model=model,
         tokenizer=tokenizer,
         grammars=Grammars(tokenizer, model.vocab_size),
-        slots=Slots(model.make_memory, slots),
+        slots=Slots(make_memory, slots),
         context_length=min(model.context_length, context_length or model.context_length),
         prefill_chunk=device.prefill_chunk(),
+        kv_type=kv_type,
     )
     log.info(
         "Model loaded",

@@ -184,7 +184,7 @@ def forward(model: LoadedModel) -> Callable[[mx.array], mx.array]:
     """Token ids [B,L] -> logits [B,L,V], without a past."""
 
     def logits(tokens: mx.array) -> mx.array:
-        memory = model.model.make_memory()
+        memory = model.slots.fresh_memory()
         return model.model.logits(model.model(tokens, memory.span(tokens.shape[1]), memory))
 
     return logits

@@ -51,6 +51,7 @@ def test_the_cache_is_told_emptied_and_filled_again(fresh: Serving) -> None:
         "misses": 0,
         "slots": [{"busy": False, "tokens": 0, "bytes": 0}],
         "disk": None,
+        "kv_type": "f16",
     }
     first = fresh.answer(ask("hello", 5))
     again = fresh.answer(ask("hello", 5))

@@ -35,7 +35,7 @@ class Process:
     ) -> None:
         self.slots = Slots(loaded.model.make_memory, slots, bound=loaded.slots.bound)
         self.loaded = replace(loaded, slots=self.slots)
-        saved = probe(loaded.model).save()
+        saved = probe(loaded.model, loaded.slots.fresh_memory()).save()
         assert saved is not None
         self.disk = DiskCache(open_folder(folder, limit), self.slots, identity, forms(saved), notable=notable)
 

@@ -47,9 +47,10 @@ def forward(model: Model, memory: Memory, tokens: Sequence[int]) -> mx.array:
 class Conversation:
     """A model and what it remembers of the tokens that it was fed."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, memory: Memory | None = None) -> None:
+        """memory: a fresh one; None: as the model makes it."""
         self.model = model
-        self.memory = model.make_memory()
+        self.memory = memory or model.make_memory()
 
     def forward(self, tokens: Sequence[int]) -> mx.array:
         """Hidden states [1,T,E] of one forward behind what was fed before."""

@@ -78,7 +78,15 @@ def test_pings_say_503_until_the_model_is_loaded(tmp_path: Path) -> None:
     arguments = ["runner", "--model", str(model), "--port", "PORT"]
     with held_back(model / "config.json") as release, spawned(*arguments) as running:
         wait_until(lambda: running.health() is not None, START_S, "an answer while it loads")
-        not_yet = {"status": 1, "progress": 0, "ContextLength": 0, "Memory": 0, "model": "", "slots": []}
+        not_yet = {
+            "status": 1,
+            "progress": 0,
+            "ContextLength": 0,
+            "Memory": 0,
+            "model": "",
+            "slots": [],
+            "kv_type": "f16",
+        }
         assert [running.health() for _ in range(20)] == [(503, not_yet)] * 20
         assert post(running.port, "/completion", json.dumps(ask("early"))) == (503, b"model not loaded\n")
         assert post(running.port, "/v1/tokenize", "early")[0] == 503

@@ -138,3 +138,19 @@ def test_a_size_that_is_none_is_a_usage_error(text: str, capsys: pytest.CaptureF
         parse([f"--cache-size={text}"])
     assert left.value.code == 2
     assert f"--cache-size {text}: expected a size such as 8G" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--kv-type", "q8_0"], ["runner", "-model", "x", "-kv-type=q8_0"]])
+def test_a_kv_type_is_named_or_left_to_the_environment(words: list[str]) -> None:
+    assert parse(words).kv_type == "q8_0"
+    assert parse([]).kv_type is None
+
+
+@pytest.mark.parametrize("text", ["q5_0", "Q8_0", ""])
+def test_a_kv_type_that_is_none_is_a_usage_error_that_names_all(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        parse([f"--kv-type={text}"])
+    assert left.value.code == 2
+    assert f"--kv-type {text}: expected one of f16, q8_0, q4_0" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from api.process.environment import (
     cache_dir,
     cache_size,
     context_length,
+    kv_type,
     memory,
     size,
     token,
@@ -92,3 +93,21 @@ def test_a_token_that_cannot_be_shown_is_an_error_that_does_not_tell_it(value: s
     with pytest.raises(ValueError, match="expected 1 to 1000 letters") as caught:
         token({"MLX_RUNNER_TOKEN": value})
     assert not value.strip() or value not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [("", "f16"), ("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"), (" 'Q8_0' ", "q8_0")],
+)
+def test_a_kv_type_is_read_as_hosts_read_it(value: str, found: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert kv_type({"OLLAMA_KV_CACHE_TYPE": value}) == found
+    assert kv_type({}) == "f16"
+    assert not caplog.records
+
+
+def test_a_kv_type_that_is_unknown_costs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    assert kv_type({"OLLAMA_KV_CACHE_TYPE": "iq4_nl"}) == "f16"
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == "OLLAMA_KV_CACHE_TYPE is none of f16, q8_0, q4_0"
+    assert record.__dict__["value"] == "iq4_nl"

@@ -116,7 +116,9 @@ def test_numbers_that_json_lacks_are_refused_rather_than_sent() -> None:
 
 
 def test_status_has_the_hosts_keys() -> None:
-    record = status_record(Status(ready=True, model="m", progress=100, context_length=512, memory=99))
+    record = status_record(
+        Status(ready=True, model="m", progress=100, context_length=512, memory=99, kv_type="q8_0")
+    )
     assert record == {
         "status": 0,
         "progress": 100,
@@ -124,4 +126,5 @@ def test_status_has_the_hosts_keys() -> None:
         "Memory": 99,
         "model": "m",
         "slots": [],
+        "kv_type": "q8_0",
     }

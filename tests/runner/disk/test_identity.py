@@ -22,7 +22,8 @@ from tests.parts import tiny
 
 def of(folder: Path, device: str = "cpu") -> str:
     files = open_model(str(folder))
-    saved = probe(models.build(files.config)).save()
+    model = models.build(files.config)
+    saved = probe(model, model.make_memory()).save()
     assert saved is not None
     return identity(files, device, forms(saved))
 

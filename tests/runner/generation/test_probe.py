@@ -28,7 +28,7 @@ def test_a_chunk_takes_no_more_than_was_foretold_nor_much_less(
     slow: LoadedModel, fed: int, seen: int
 ) -> None:
     model = slow.model
-    limits = Limits(0, measured(model), 256)
+    limits = Limits(0, measured(model, model.make_memory()), 256)
     held = model.make_memory()
     held.reserve(seen)
     for start in range(0, seen - fed, 256):
@@ -47,7 +47,7 @@ def test_a_chunk_takes_no_more_than_was_foretold_nor_much_less(
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_storages_will_hold_is_foretold_from_what_they_hold(kind: str) -> None:
     model = fresh(kind, 1).model
-    needs = measured(model).needs
+    needs = measured(model, model.make_memory()).needs
     held = model.make_memory()
     held.reserve(200)
     for _ in range(3):

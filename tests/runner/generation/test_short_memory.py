@@ -92,7 +92,7 @@ class Queue:
 def engine_of(model: LoadedModel, slots: int, total: int, chunk: int = CHUNK) -> tuple[Engine, Slots]:
     held = Slots(model.model.make_memory, slots)
     engine = Engine(replace(model, slots=held, prefill_chunk=chunk), memory.release_buffers)
-    engine.keep_to(Limits(total, measured(model.model), chunk))
+    engine.keep_to(Limits(total, measured(model.model, model.slots.fresh_memory()), chunk))
     return engine, held
 
 

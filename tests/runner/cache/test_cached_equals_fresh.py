@@ -139,8 +139,8 @@ def real_model(kind: str) -> Model:
 
 
 class AnySequenceOfRequests(RuleBasedStateMachine):
-    """Requests that share prefixes, edit, repeat, stop, are cancelled or fail, and processes that save what they
-    hold and end, in any order.
+    """Requests that share prefixes, edit, repeat, stop, are cancelled or fail, budgets that change, and processes
+    that save what they hold and end, in any order.
     """
 
     @initialize(case=st.sampled_from(CASES), chunk=st.integers(1, 30), bound=BOUNDS)
@@ -183,6 +183,16 @@ class AnySequenceOfRequests(RuleBasedStateMachine):
         if self.disk is not None and saves:
             self.disk.finish(DEADLINE_S)
         self.start()
+
+    @rule(bound=BOUNDS)
+    def change_what_checkpoints_may_hold(self, bound: Bound) -> None:
+        self.loaded.slots.bound = bound
+
+    @rule()
+    def run_short_of_memory(self) -> None:
+        """As when a request needs what a slot holds that nobody has."""
+        self.loaded.slots.spare()
+        assert self.loaded.slots.tokens(0) == []
 
     @rule()
     def save(self) -> None:

@@ -26,9 +26,12 @@ from runner.kernels.attention import Attention, Mask
 from runner.kernels.exponential import LOG2_E, two_to
 from runner.kernels.quantized_rows import GROUP, dequantized, parts
 
-# Of a block. On two cores of a CPU behind 8,192 keys, blocks of 512 keys took 64 queries 1.4 times as long, and as
-# much memory again; 128 queries were as fast. One query was as fast with 512 keys as it got.
-QUERIES, KEYS, KEYS_OF_ONE = 64, 256, 512
+# Of a block. On a CPU behind 8,192 keys, blocks of 512 keys took 64 queries 1.4 times as long, and as much memory
+# again; 128 queries were as fast.
+QUERIES, KEYS = 64, 256
+# Of a block that one query looks at. What counts there is the number of operations, until arrays become so large,
+# at 4 times as many numbers, that the allocator asks the system for each of them.
+NUMBERS = 2**19
 HIDDEN = -1e30  # is added to a score that does not count: finite, since a block may have no other for a query
 
 
@@ -113,7 +116,7 @@ def by_blocks(bits: int, blocks: Blocks) -> Attention:
         sinks: mx.array | None = None,
     ) -> mx.array:
         dtype, length, shown = queries.dtype, queries.shape[2], keys.shape[2]
-        size = KEYS_OF_ONE if length == 1 else KEYS
+        size = keys_of_block(length, keys.shape[1], queries.shape[3])
         queries = queries.astype(mx.float32) * (scale * LOG2_E)
         whole = []
         for first in range(0, length, QUERIES):
@@ -131,6 +134,11 @@ def by_blocks(bits: int, blocks: Blocks) -> Attention:
         return (whole[0] if len(whole) == 1 else mx.concatenate(whole, axis=2)).astype(dtype)
 
     return attend
+
+
+def keys_of_block(length: int, shared: int, width: int) -> int:
+    """For so many queries, and K heads of keys [S,D]."""
+    return KEYS if length > 1 else max(KEYS, NUMBERS // (shared * width))
 
 
 class Asked(NamedTuple):

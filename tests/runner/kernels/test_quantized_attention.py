@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from runner.cache.span import Span
 from runner.kernels.attention import Mask, plain
-from runner.kernels.quantized_attention import KEYS, QUERIES, Blocks, Floats, Scaled, by_blocks
+from runner.kernels.quantized_attention import QUERIES, Blocks, Floats, Scaled, by_blocks, keys_of_block
 from runner.kernels.quantized_rows import GROUP, dequantized, is_quantized, quantized, width_of
 
 FORMS: dict[str, Blocks] = {"floats": Floats.of, "scaled": Scaled.of}
@@ -63,10 +63,11 @@ def test_by_blocks_it_is_what_one_softmax_over_floats_finds(
     form: str, bits: int, data: st.DataObject
 ) -> None:
     length = data.draw(st.sampled_from([1, 2, QUERIES, QUERIES + 3]), "length")
-    behind = data.draw(st.sampled_from([0, 1, KEYS - 1, KEYS, 2 * KEYS + 40]), "behind")
-    window = data.draw(st.none() | st.sampled_from([1, 70, KEYS + 10]), "window")
     heads, shared = data.draw(st.sampled_from([(4, 2), (3, 3), (4, 1)]), "heads")
     width, value_width = data.draw(st.sampled_from([(32, 32), (64, 32)]), "widths")
+    block = keys_of_block(length, shared, width)
+    behind = data.draw(st.sampled_from([0, 1, block - 1, block, 2 * block + 40]), "behind")
+    window = data.draw(st.none() | st.sampled_from([1, 70, block + 10]), "window")
     shown = length + behind
     mask: Mask = "causal" if length > 1 else None
     if window is not None:
@@ -109,4 +110,5 @@ def test_what_it_takes_does_not_grow_with_what_it_looks_at(form: str, length: in
         mx.eval(by_blocks(8, FORMS[form])(queries, rows, rows, scale=0.2, mask=mask))
         return mx.get_peak_memory() - before
 
-    assert taken(24 * KEYS) < 1.5 * taken(6 * KEYS)
+    block = keys_of_block(length, 2, 32)
+    assert taken(6 * block) < 1.5 * taken(2 * block)

@@ -26,8 +26,8 @@ from runner.kernels.attention import Attention, Mask
 from runner.kernels.exponential import LOG2_E, two_to
 from runner.kernels.quantized_rows import GROUP, dequantized, parts
 
-# Of a block. On a CPU behind 8,192 keys, blocks of 512 keys took 64 queries 1.4 times as long, and as much memory
-# again; 128 queries were as fast.
+# Of a block. On a CPU behind 8,192 keys, blocks of 512 keys took 64 queries 1.4 times as long, and 1.7 times the
+# memory; 128 queries were as fast.
 QUERIES, KEYS = 64, 256
 # Of a block that one query looks at. What counts there is the number of operations, until arrays become so large,
 # at 4 times as many numbers, that the allocator asks the system for each of them.

@@ -49,7 +49,7 @@ def create_app(worker: Worker, access: Access | None = None, stall_s: float = ST
 
 
 class Protocol(H11Protocol):
-    """uvicorn's connection, with an end to two things that it lets last for ever.
+    """uvicorn's connection, with an end to two things that it lets last for ever, and to bad bytes.
 
     A request's headers must be complete HEADERS_S after their first byte, and a connection on which nothing was
     sent yet is kept as long as an idle one. Each request finds this `connection` in its state (api/response.py).
@@ -77,6 +77,18 @@ class Protocol(H11Protocol):
         super().connection_lost(exc)
         if self._headers_due is not None:
             self._headers_due.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        """Bytes came that are no HTTP. uvicorn answers even where another answer was begun already, and lets a
+        request that is under way answer once more; both end in an exception of h11.
+        """
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def abort(self) -> None:
         self.transport.abort()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tracemalloc
 from typing import Any
 
@@ -14,7 +15,7 @@ from api.wire.schema import MAX_TEXT_BYTES
 from tests.parts import tiny
 from tests.parts.raw_http import exchange, read_response
 from tests.parts.serving import Serving
-from tests.parts.streams import plain
+from tests.parts.streams import PLAIN_TEXT, ask, plain
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,41 @@ def test_bodies_that_go_would_accept_are_served(probed: Serving, body: bytes) ->
 def test_a_bad_chunk_is_a_bad_request_or_the_end(probed: Serving) -> None:
     head = "POST /load HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked"
     assert exchange(probed, head, b"zz\r\n{}\r\n0\r\n\r\n")[0] in (0, 400)
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (
+            "POST /load HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked\nContent-Length: 2",
+            b"{}ffff\r\nx",
+        ),
+        ("POST /load HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked", b"2\r\n{}\r\nzz\r\n"),
+        ("POST /nowhere HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked", b"zz\r\n"),
+    ],
+    ids=["refused by its head", "in the midst of a body", "of a path that is none"],
+)
+def test_bytes_that_are_no_http_are_answered_once(
+    probed: Serving, caplog: pytest.LogCaptureFixture, head: str, body: bytes
+) -> None:
+    for cut in range(len(body)):
+        with probed.raw(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body[:cut]) as connection:
+            connection.sendall(body[cut:])
+            assert read_response(connection)[0] in (0, 400, 404)
+    assert "Traceback" not in caplog.text
+
+
+def test_bytes_that_are_no_http_behind_a_request_end_its_stream(
+    probed: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = json.dumps(ask("x", 500, logit_bias=PLAIN_TEXT)).encode()
+    head = b"POST /completion HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with probed.raw(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)) as connection:
+        connection.recv(1)
+        connection.sendall(b"\0\r\n\r\n" * 100)
+        read_response(connection)
+    assert probed.http.get("/health").status_code == 200
+    assert "Traceback" not in caplog.text
 
 
 def test_a_chunked_body_is_read_like_any_other(probed: Serving) -> None:

@@ -90,6 +90,10 @@ class Grammars:
         made = LLMatcher(vocabulary, source(grammar), log_level=0, limits=limits)
         if made.is_error():
             raise BadGrammar(_reason(made.get_error()))
+        begun = made.deep_copy()
+        begun.compute_bitmask()
+        if begun.is_error():  # llguidance learns it here: nothing may come first, not even an end
+            raise BadGrammar("no text fits it")
         return made
 
     def _read_vocabulary(self) -> LLTokenizer:

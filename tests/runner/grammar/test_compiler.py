@@ -97,6 +97,8 @@ def test_any_of_several_marks_ends_the_thinking() -> None:
         (Grammar("regex", "a(?=b)"), "look-around"),
         (Grammar("lark", "start: missing"), "missing"),
         (Grammar("lark", "nonsense"), ""),
+        (Grammar("lark", "start: start"), "no text fits it"),
+        (Grammar("regex", "[^\\s\\S]"), "no text fits it"),
         (Grammar("gbnf", 'root ::= "a" | missing'), "'missing' not found"),
         (Grammar("gbnf", "root = x"), "Expected ::="),
         (Grammar("gbnf", "x" * 200_000), "200000 characters; the limit is 131072"),

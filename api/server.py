@@ -79,10 +79,11 @@ class Protocol(H11Protocol):
             self._headers_due.cancel()
 
     def send_400_response(self, msg: str) -> None:
-        """Bytes came that are no HTTP. uvicorn answers even where another answer was begun already, and lets a
-        request that is under way answer once more; both end in an exception of h11.
+        """Bytes came that are no HTTP. uvicorn answers, with a body, even where another answer was begun already or
+        none may have a body, and lets a request that is under way answer once more; each is an exception of h11.
         """
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        state = self.conn.our_state
+        if state is h11.IDLE or (state is h11.SEND_RESPONSE and self.scope["method"] != "HEAD"):
             super().send_400_response(msg)
         else:
             self.transport.abort()

@@ -133,8 +133,9 @@ def test_a_bad_chunk_is_a_bad_request_or_the_end(probed: Serving) -> None:
         ),
         ("POST /load HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked", b"2\r\n{}\r\nzz\r\n"),
         ("POST /nowhere HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked", b"zz\r\n"),
+        ("HEAD /health HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked", b"zz\r\n"),
     ],
-    ids=["refused by its head", "in the midst of a body", "of a path that is none"],
+    ids=["refused by its head", "in the midst of a body", "of a path that is none", "where no body may be"],
 )
 def test_bytes_that_are_no_http_are_answered_once(
     probed: Serving, caplog: pytest.LogCaptureFixture, head: str, body: bytes
@@ -142,7 +143,7 @@ def test_bytes_that_are_no_http_are_answered_once(
     for cut in range(len(body)):
         with probed.raw(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body[:cut]) as connection:
             connection.sendall(body[cut:])
-            assert read_response(connection)[0] in (0, 400, 404)
+            assert read_response(connection)[0] in (0, 200, 400, 404)
     assert "Traceback" not in caplog.text
 
 

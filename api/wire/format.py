@@ -126,11 +126,11 @@ def _text(value: Object, key: str) -> str:
 
 
 def _check_size(value: Object) -> None:
+    if _levels(value) > MAX_LEVELS:  # first: what could just be read may have too many to be written
+        raise BadRequest(f"invalid format: grammar nesting exceeds {MAX_LEVELS} levels")
     size = len(_compact(value).encode(errors="replace"))
     if size > MAX_BYTES:
         raise BadRequest(f"invalid format: grammar is {size} bytes; limit is {MAX_BYTES}")
-    if _levels(value) > MAX_LEVELS:
-        raise BadRequest(f"invalid format: grammar nesting exceeds {MAX_LEVELS} levels")
 
 
 def _levels(value: Any) -> int:
@@ -149,5 +149,5 @@ def _compact(value: Any) -> str:
 
 
 def refusal(expected: str, got: Any) -> BadRequest:
-    shown = json.dumps(got)
+    shown = json.dumps(got) if _levels(got) <= MAX_LEVELS else f"more than {MAX_LEVELS} levels"
     return BadRequest(f"invalid format: {expected}, got {shown if len(shown) <= 80 else shown[:80] + '...'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -119,6 +120,14 @@ def test_size_and_depth_have_the_hosts_limits() -> None:
         read_format(nested(129))
     assert str(refused.value) == "invalid format: grammar nesting exceeds 128 levels"
     assert read_format(nested(128)) is not None
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+def test_a_format_that_could_just_be_read_is_refused_for_its_depth(is_list: bool) -> None:
+    """To write it takes more calls in one another than Python allows."""
+    value = nested(sys.getrecursionlimit())
+    with pytest.raises(BadRequest, match="128 levels"):
+        read_format([value] if is_list else value)
 
 
 def nested(levels: int) -> Any:

@@ -23,6 +23,9 @@ MAX_LAYERS = 1_000
 MAX_HEADS = 4_096
 MAX_EXPERTS = 4_096
 MAX_WIDTH = 1 << 20
+MAX_HEAD_WIDTH = (
+    1 << 11
+)  # published models have 512 at most; on a CPU rotation has a matrix of so many squared
 MAX_VOCABULARY = 1 << 24
 MAX_POSITIONS = (1 << 31) - 1  # positions are int32
 
@@ -171,5 +174,8 @@ def _is_number(value: object) -> bool:
 
 def shown(value: object) -> str:
     """A value from a file, on one line and no longer than a person wants to read."""
-    text = json.dumps(value, default=repr)
+    try:
+        text = json.dumps(value, default=repr)
+    except RecursionError:  # it was read, but to write it takes a few calls more
+        text = f"{type(value).__name__} of very many levels"
     return text if len(text) <= 80 else f"{text[:77]}..."

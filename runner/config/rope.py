@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from runner.config.fields import MAX_POSITIONS, Config, Fields, shown
+from runner.config.fields import MAX_HEAD_WIDTH, MAX_POSITIONS, Config, Fields, shown
 from runner.errors import BadModelFiles, UnsupportedModel
 
 DEFAULT_THETA = 10_000.0  # of most architectures here; the well-known 1e6 of Qwen stands in its files
@@ -177,6 +177,8 @@ def _periods(base: RopeConfig) -> list[float]:
 
 
 def _rotated(head_dim: int, rotary: float) -> int:
+    if head_dim > MAX_HEAD_WIDTH:
+        raise BadModelFiles(f"config.json: a head has {head_dim} numbers, limit {MAX_HEAD_WIDTH}")
     dims = int(head_dim * rotary)
     if not 2 <= dims <= head_dim or dims % 2:
         raise BadModelFiles(

@@ -17,6 +17,13 @@ from tests.parts.case import REQUIRED, TINY
 LLAMA: Config = {**TINY, "architectures": ["LlamaForCausalLM"]}
 
 
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     "name", ["GPT2LMHeadModel", "../x", "os.path", "llama", "__init__", "", "Llama\nForCausalLM"]
 )
@@ -78,6 +85,12 @@ def test_every_row_of_the_table_builds_a_model(architecture: str) -> None:
         ({"hidden_act": 3}, "hidden_act is 3, expected a string"),
         ({"layer_types": "full_attention"}, 'layer_types is "full_attention", expected a list of strings'),
         ({"hidden_size": "x" * 5000}, 'hidden_size is "xxx'),
+        ({"head_dim": 4096}, "a head has 4096 numbers, limit 2048"),
+        (
+            {"hidden_size": 1 << 16, "head_dim": None, "num_attention_heads": 4, "num_key_value_heads": 4},
+            "a head has 16384 numbers",
+        ),
+        ({"hidden_size": nested(5000)}, "hidden_size is list of very many levels, expected an integer"),
     ],
 )
 def test_a_broken_field_is_named_with_its_value(changes: Config, message: str) -> None:

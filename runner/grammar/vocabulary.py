@@ -1,7 +1,8 @@
 """A model's tokens as llguidance wants them: the bytes of each id, how text is cut, and which ids end an answer.
 
 Every token but those that end is text, special ones too: a mark of the model's files may stand in a JSON string, as
-with the host's own runner. A token without bytes, a padded row of the embedding for one, is never allowed.
+with the host's own runner. A token without bytes, a padded row of the embedding for one, is never allowed, nor is a
+token that is longer than llguidance takes.
 
 Knows nothing about grammars.
 """
@@ -15,6 +16,7 @@ from llguidance._tokenizer import TokenizerWrapper
 
 from runner.text.tokenizer import Tokenizer
 
+LONGEST = 1024  # bytes of a token; llguidance panics at longer ones, which no published vocabulary has
 MARK = "\n"  # in front of a text that would otherwise get a space there; rarely part of a longer token
 
 
@@ -24,7 +26,8 @@ class Tokens(TokenizerWrapper):
     def __init__(self, tokenizer: Tokenizer, width: int, end: int) -> None:
         """width: how many logits there are; ids from the tokenizer's size on are padding."""
         ends = tokenizer.eos_ids
-        self.tokens = [b"" if token in ends else tokenizer.token_bytes(token) for token in range(width)]
+        spelled = [b"" if token in ends else tokenizer.token_bytes(token) for token in range(width)]
+        self.tokens = [spelling if len(spelling) <= LONGEST else b"" for spelling in spelled]
         self.eos_token_id = end
         self.bos_token_id = None
         self.special_token_ids: list[int] = []

@@ -86,6 +86,13 @@ def test_padding_and_tokens_without_bytes_are_never_allowed() -> None:
     }
 
 
+def test_a_token_that_is_longer_than_llguidance_takes_is_never_allowed() -> None:
+    coder = tokenizer(more=["a" * 1024, "b" * 1025])
+    found = allowed(matcher(coder, "start: /[ab]+/"))
+    assert coder.encode("a" * 1024)[0] in found
+    assert coder.encode("b" * 1025)[0] not in found
+
+
 def test_an_end_is_no_text_even_if_its_spelling_would_be() -> None:
     found = matcher(tokenizer(), f'start: /.*/ "{tiny.BOS}"')
     assert tiny.EOS_ID not in allowed(found)

@@ -5,27 +5,15 @@ without a cache, and most of them need not start anew.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from runner.cache.slots import TAIL
 from tests.parts import tiny
+from tests.parts.kinds import HYBRID
 from tests.parts.processes import Running, hosted
 from tests.parts.streams import PLAIN_TEXT, Answer, Request, ask
 
-HYBRID: dict[str, Any] = {
-    "num_hidden_layers": 4,
-    "head_dim": 16,
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4,
-    "linear_key_head_dim": 16,
-    "linear_value_head_dim": 12,
-    "num_experts": 5,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 32,
-    "shared_expert_intermediate_size": 24,
-}
 ARCHITECTURES = ["Qwen3NextForCausalLM", "Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForCausalLM"]
 PROMPT = "Tell me about chunks, and about tails: " * 4
 

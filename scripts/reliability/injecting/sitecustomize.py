@@ -1,6 +1,6 @@
 """Faults on demand in a runner: with this folder on its PYTHONPATH, Python imports this before anything else.
 
-A prompt says what shall happen to it, once:
+A prompt says what shall happen to it, once, or with INJECT_AGAIN=1 each time that it is fed:
 
     [[prefill 2: error]]     behind its second chunk, as MLX says that a command failed
     [[decode 5: memory]]     behind its fifth forward of a single token, as MLX says that memory is short
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ MESSAGES = {
     "error": "[METAL] Command buffer execution failed: injected",
     "memory": "[malloc] Unable to allocate 99 bytes, injected",
 }
+AGAIN = os.environ.get("INJECT_AGAIN") == "1"
 
 
 class Death(BaseException):
@@ -47,7 +49,7 @@ class Fault:
         if where != self.where:
             return
         self.left -= 1
-        if self.left:
+        if self.left > 0 or (self.left < 0 and not AGAIN):
             return
         if self.what == "hold":
             with open(self.path, "rb") as gate:

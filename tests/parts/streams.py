@@ -200,7 +200,7 @@ def endless(prompt: str = "x") -> dict[str, Any]:
     return ask(prompt, 8000, logit_bias=PLAIN_TEXT)
 
 
-def post(port: int, path: str, body: str) -> tuple[int, bytes]:
+def post(port: int, path: str, body: str | bytes) -> tuple[int, bytes]:
     """Status and body; status 0 if the connection was closed without an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:

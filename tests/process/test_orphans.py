@@ -43,7 +43,7 @@ def orphaned(model: Path, folder: Path, state: str) -> float:
             release = stack.enter_context(held_back(model / "model.safetensors"))
         relatives = stack.enter_context(family(model, folder))
         if release is not None:
-            wait_until(lambda: ping(relatives.port) is not None, START_S, "an answer while it loads")
+            wait_until(lambda: ping(relatives.port, START_S) is not None, START_S, "an answer while it loads")
             release()  # from now on it parses a second's worth of names
         elif state != "starting":
             wait_until(relatives.is_ready, START_S, "200 on /health")

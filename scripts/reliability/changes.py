@@ -40,7 +40,7 @@ def value(chance: random.Random) -> Any:
         return chance.choice(TEXTS)
     if kind < 0.95:
         return copy.deepcopy(chance.choice(OTHERS))
-    return nested(chance.choice((10, 100, 129, chance.randint(900, 1000))), chance.random() < 0.5)
+    return nested(chance.choice((10, 100, 129, 1000)), chance.random() < 0.5)
 
 
 def nested(depth: int, is_list: bool) -> Any:

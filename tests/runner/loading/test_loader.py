@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -244,3 +245,13 @@ def test_ids_that_are_never_fed_may_be_any(folder: Path) -> None:
     }
     path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": template}))
     assert isinstance(complete(loaded(folder), GenerateRequest("x", 2))[-1], Done)
+
+
+def test_a_load_leaves_no_chain_of_random_keys_behind(folder: Path) -> None:
+    """Layers are made of random numbers that nobody looks at; the state behind them is an array of its own."""
+    for _ in range(3):
+        loaded(folder)
+    drawn = io.StringIO()
+    state: Any = mx.random.state
+    mx.export_to_dot(drawn, *state)
+    assert "->" not in drawn.getvalue()

@@ -74,18 +74,19 @@ def main() -> int:
 def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     model = str(models.folder_of(arguments.model))
     slots = ("--parallel", str(arguments.parallel))
+    rest_s = min(watching.REST_S, 60 * arguments.minutes)
     with spawned(model, folder / "log", slots, {"PYTHONPATH": str(FAULTS)}) as process:
         _warm_up(process, arguments)
         first_text = golden(process)
         began = time.monotonic()
-        first = watching.at_rest(process, 0, began)
+        first = watching.at_rest(process, 0, began, rest_s)
         clients = Clients(
             process.port, arguments.clients, arguments.seed, Share(arguments.leave, arguments.errors)
         )
         times = folder / "pings"
         with watching.pinging(process.port, times):
             samples = _soaked(process, clients, began, 60 * arguments.minutes)
-        last = watching.at_rest(process, clients.requests, began)
+        last = watching.at_rest(process, clients.requests, began, rest_s)
         last_text = golden(process)
         code = process.stop()
     report = {

@@ -48,10 +48,10 @@ def sample(process: Process, began: float, requests: int) -> Sample:
     )
 
 
-def at_rest(process: Process, requests: int, began: float) -> Sample:
+def at_rest(process: Process, requests: int, began: float, rest_s: float = REST_S) -> Sample:
     """When nobody asks any more, the cache is emptied and unused buffers were given back."""
     process.ask("DELETE", "/v1/cache")
-    time.sleep(REST_S)
+    time.sleep(rest_s)
     return sample(process, began, requests)
 
 

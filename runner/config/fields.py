@@ -23,9 +23,7 @@ MAX_LAYERS = 1_000
 MAX_HEADS = 4_096
 MAX_EXPERTS = 4_096
 MAX_WIDTH = 1 << 20
-MAX_HEAD_WIDTH = (
-    1 << 11
-)  # published models have 512 at most; on a CPU rotation has a matrix of so many squared
+MAX_HEAD_WIDTH = 1 << 11  # published models have 512; a CPU's rotation has a matrix of so many squared
 MAX_VOCABULARY = 1 << 24
 MAX_POSITIONS = (1 << 31) - 1  # positions are int32
 

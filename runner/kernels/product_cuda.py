@@ -18,13 +18,27 @@ import mlx.core as mx
 from runner.kernels import compiled
 from runner.kernels.compiled import Kernel
 from runner.kernels.product import Around, Matrix, Product, Products
-from runner.kernels.product_source import BIAS, BODY, FETCH_AHEAD, FORMS, GATE, HEADER, NORM, RESIDUAL
+from runner.kernels.product_source import (
+    BIAS,
+    BODY,
+    DIRECT,
+    FETCH_AHEAD,
+    FORMS,
+    GATE,
+    GROUPED,
+    HEADER,
+    LONG,
+    NORM,
+    RESIDUAL,
+)
 from runner.kernels.program import Array, Program
 
 WARPS = 8
-# Steps whose weights a thread asks for at once, by bits, with up to 8, 16 and 32 positions.
+LONG_WARPS = 4  # where codes are multiplied as they are
+# Steps whose weights a thread asks for at once, by bits and times eight positions.
 AHEAD = {0: {1: 4, 2: 4, 4: 2}, 4: {1: 2, 2: 1, 4: 1}, 8: {1: 2, 2: 2, 4: 1}}
 GROUPS = (32, 64, 128)
+LONG_GROUP = 64  # inputs
 ROWS = 16  # outputs of a block
 LINE = 128  # bytes that are fetched ahead at once
 FETCHED = 1 << 23  # bytes at most: what the memory delivers until the next kernel reads for itself
@@ -44,6 +58,20 @@ class Shape(NamedTuple):
     lines: int = 0  # that are fetched ahead
     adds: bool = False
 
+    @property
+    def is_long(self) -> bool:
+        """Whether 64 inputs next to one another share a scale, so that codes are multiplied as they are."""
+        return self.bits in LONG and self.group_size >= LONG_GROUP
+
+    @property
+    def warps(self) -> int:
+        """Of a block: they share the inputs."""
+        return LONG_WARPS if self.is_long else WARPS
+
+    def ahead(self, columns: int) -> int:
+        """Steps whose weights a thread asks for at once."""
+        return 1 if self.is_long else AHEAD[self.bits][columns]
+
 
 def fits(matrix: Matrix) -> bool:
     """Whether the kernel is written for such a matrix."""
@@ -61,7 +89,8 @@ def cuda(matrix: Matrix, around: Around) -> Product:
     norm = None if around.norm is None else around.norm.weight
     parts = (matrix.weight, matrix.scales, matrix.biases, norm, matrix.bias, around.following)
     fixed = [part for part in parts if part is not None]
-    grid, block = (WARPS * 32 * -(-out // ROWS), 1, 1), (WARPS * 32, 1, 1)
+    threads = 32 * shape.warps
+    grid, block = (threads * -(-out // ROWS), 1, 1), (threads, 1, 1)
     kernels = {columns: _kernel(shape, columns) for columns in (1, 2, 4)}
 
     def product(x: mx.array, residual: mx.array | None) -> mx.array:
@@ -119,12 +148,12 @@ def program(shape: Shape, columns: int) -> Program:
 def source(shape: Shape, columns: int) -> str:
     """The kernel's body."""
     normed = shape.eps is not None
-    words = {
-        "warps": WARPS,
+    words: dict[str, object] = {
+        "warps": shape.warps,
         "tiles": 2 if shape.gated else 1,
         "cols": columns,
-        "ahead": AHEAD[shape.bits][columns],
-        "chunk": AHEAD[shape.bits][1],
+        "ahead": shape.ahead(columns),
+        "chunk": shape.ahead(1),
         "W": shape.width,
         "N": shape.outputs,
         "out": shape.outputs // 2 if shape.gated else shape.outputs,
@@ -136,8 +165,9 @@ def source(shape: Shape, columns: int) -> str:
         "lines": shape.lines,
     }
     words["fetch_ahead"] = FETCH_AHEAD % words if shape.lines else ""
-    for name, text in NORM.items():
-        words[name] = text % words if normed else ""
-    form = FORMS[shape.bits]
-    fetch = str(form["fetch"]) % words if shape.bits else form["fetch"]
-    return BODY % (form | words | {"fetch": fetch})
+    form = LONG[shape.bits] if shape.is_long else FORMS[shape.bits]
+    ways = GROUPED if "codes" in form else DIRECT
+    inner: dict[str, object] = {name: text % words if normed else "" for name, text in NORM.items()}
+    inner |= {name: str(text) % words if name == "fetch" else text for name, text in form.items()}
+    words |= inner | {name: text % (words | inner) for name, text in ways.items()}
+    return BODY % words

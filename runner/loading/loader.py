@@ -70,7 +70,8 @@ def load(
     weights.clear()  # nobody else may hold what is joined
     join_layers(model)
     fuse_layers(model)
-    mx.eval(mx.random.state)  # layers begin with random numbers, whose keys are a chain that each load lengthens
+    # Layers begin with random numbers, whose keys are a chain that each load lengthens.
+    mx.eval(mx.random.state)
     memory.release_buffers()
     if before != [_fingerprint(file) for file in files.weights]:
         raise BadModelFiles("weight files changed while they were read; load the model again")

@@ -29,6 +29,8 @@ INSTRUCTIONS = {
     "mma.sync": "emulated_mma(c, a0, a1, a2, a3, b0, b1);",
     "prefetch": ";",
     "parts[i]": "parts[i] = ((const uint4*)from)[i];",
+    ".v2.u32": "v = *(const uint2*)from;",
+    ".global.u32": "v = *(const word*)from;",
     ".v4.u32": "v = *(const uint4*)from;",
     ".u16": "v = *(const unsigned short*)from;",
 }
@@ -46,6 +48,7 @@ def emulated(folder: Path) -> Callable[[Program], Kernel]:
             threadgroup: Sequence[int],
             shapes: Sequence[Sequence[int]],
             numbers: Sequence[int] = (),
+            shared: int = 0,
         ) -> list[mx.array]:
             for array, declared in zip(inputs, program.inputs, strict=True):
                 assert declared.dtype in {array.dtype, mx.uint8}
@@ -54,7 +57,9 @@ def emulated(folder: Path) -> Callable[[Program], Kernel]:
                 np.zeros(shape, HELD_AS[array.dtype])
                 for shape, array in zip(shapes, program.outputs, strict=True)
             ]
-            code = _code(program)
+            code = _code(program).replace(
+                "extern __shared__ uint4 staged[]", f"static uint4 staged[{shared // 16}]"
+            )
             library = _compiled(folder, f"{program.name}_{zlib.crc32(code.encode())}", code)
             blocks = [-(-size // threads) for size, threads in zip(grid, threadgroup, strict=True)]
             pointers = [array.ctypes.data for array in [*held, *made]]

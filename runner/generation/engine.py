@@ -29,7 +29,7 @@ from runner.generation.scheduler import RESERVE_AT_MOST, Scheduler
 from runner.generation.step import Logits, Stepper, Wanted
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
-from runner.machine import device, memory
+from runner.machine import memory
 from runner.text.output import Output
 from runner.text.turns import Turns
 from runner.totals import Totals
@@ -63,8 +63,7 @@ class Engine:
         self._totals = totals or Totals()
         self._restore = restore
         self._turns = Turns(loaded.tokenizer)
-        packed = device.packed_prompts() if packs and loaded.slots.may_pack else 1
-        self._scheduler = Scheduler(loaded.prefill_chunk, packed=packed, grain=device.prompt_grain())
+        self._scheduler = Scheduler(loaded.prefill_chunk, packs=packs and loaded.slots.may_pack)
         self._waits = False  # a request waits for another one to end
         self._plan = StepPlan(())
         self._stepper = Stepper(loaded.model, loaded.slots, at_once, packs=packs)

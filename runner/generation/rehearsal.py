@@ -35,8 +35,7 @@ RARE = (
     SamplingOptions(temperature=0.8, min_p=0.1, repeat_penalty=1.1, repeat_last_n=64),
     SamplingOptions(logit_bias=((0, -1.0),)),
 )
-CHUNK = 64  # positions of a chunk beside others
-PACKED = 4  # prompts; no device is asked to pack more where this matters
+CHUNK = 64  # positions of a chunk beside rows that decode
 LONG = 600  # positions; so many that a kernel splits them
 
 
@@ -53,10 +52,6 @@ def rehearse(loaded: LoadedModel, at_once: AtOnce | None) -> Iterator[str]:
     for size in sizes(loaded.slots.count) if loaded.slots.may_join else ():
         _together(loaded, at_once, size)
         yield f"{size} rows"
-    for rows in (0, 2) if loaded.slots.may_pack and loaded.slots.count > 1 else ():
-        for prompts in range(1, PACKED + 1):
-            _packed(loaded, at_once, rows, prompts)
-            yield f"{rows} rows, {prompts} prompts"
 
 
 def _alone(loaded: LoadedModel, at_once: AtOnce | None) -> None:
@@ -73,25 +68,16 @@ def _alone(loaded: LoadedModel, at_once: AtOnce | None) -> None:
 
 
 def _together(loaded: LoadedModel, at_once: AtOnce | None, size: int) -> None:
-    """Steps of so many rows."""
+    """Steps of so many rows, one of them with a chunk beside them where that may be."""
     model, company = loaded.model, Company(loaded.slots.count, at_once)
     rows = {number: loaded.slots.fresh_memory() for number in range(size)}
     for memory in rows.values():
         mx.eval(_fed(model, memory, 1))
     _steps(loaded, company, rows, (*USUAL, *RARE))
-
-
-def _packed(loaded: LoadedModel, at_once: AtOnce | None, size: int, prompts: int) -> None:
-    """Chunks of so many prompts beside so many rows."""
-    model, company = loaded.model, Company(loaded.slots.count, at_once)
-    rows = {number: loaded.slots.fresh_memory() for number in range(size)}
-    for memory in rows.values():
-        mx.eval(_fed(model, memory, 1))
-    length = min(_longest(loaded), CHUNK)
-    chunks = [(loaded.slots.fresh_memory(), length) for _ in range(prompts)]
-    packed = Packed(company.of(rows) if rows else None, chunks)
-    positions = packed.span()
-    mx.eval(model(mx.zeros((positions.starts.size, 1), mx.int32), positions, packed))
+    if loaded.slots.may_pack:
+        packed = Packed(company.of(rows), [(loaded.slots.fresh_memory(), min(_longest(loaded), CHUNK))])
+        positions = packed.span()
+        mx.eval(model(mx.zeros((positions.starts.size, 1), mx.int32), positions, packed))
 
 
 def _steps(

@@ -35,12 +35,9 @@ RESERVE_AT_MOST = 4096  # generated positions for which room is kept ahead; beyo
 class Scheduler:
     """The live generations in the order in which they came."""
 
-    def __init__(self, chunk: int, *, packed: int = 1, grain: int = 1) -> None:
-        """chunk: positions that a prefill forward may have. packed: of how many prompts they may be. grain: of
-        which a part of a prompt is a multiple, where several are packed.
-        """
-        self._packed = packed
-        self._grain = grain
+    def __init__(self, chunk: int, *, packs: bool = False) -> None:
+        """chunk: positions that a prefill forward may have. packs: whether those may be several prompts'."""
+        self._packs = packs
         self.budget: Budget | None = None  # of the memory; None: whatever there is
         self._granted = 0  # bytes by which slots grow in the plan
         self._short: list[Generation] = []  # who has no part in the plan for want of memory
@@ -67,13 +64,11 @@ class Scheduler:
         rows = [row for row in ready if row not in prompts and (row.is_prefilling or row.wants_draw)]
         rows = [row for row in rows if self._has_room(row)]
         plans = [self._feed(row, 1) if row.is_prefilling else self._decode(row) for row in rows]
-        size = self._size(in_company=bool(plans))
-        most = self._fitting(prompts, size + self._grain - 1, len(rows))
+        left = self._fitting(prompts, self._size(in_company=bool(plans)), len(rows))
         self._fed = 0
-        for row in prompts[: self._packed]:
-            share = self._share(row, min(size, most) - self._fed, most - self._fed)
-            if share:
-                plans.append(self._feed(row, share, whole=len(prompts) == 1 and not rows))
+        for row in prompts if self._packs else prompts[:1]:
+            if self._fed < left:
+                plans.append(self._feed(row, left - self._fed, whole=len(prompts) == 1 and not rows))
                 rows.append(row)
         self._fed = max(self._fed, SMALLEST)
         return rows, StepPlan(tuple(plans))
@@ -135,19 +130,6 @@ class Scheduler:
     def _size(self, in_company: bool) -> int:
         """Positions of a chunk; in company: others decode."""
         return max(self._chunk // IN_COMPANY, min(SMALLEST, self._chunk)) if in_company else self._chunk
-
-    def _share(self, row: Generation, size: int, most: int) -> int:
-        """Positions of a prompt's next chunk, which should have `size` and may have `most`; 0 for none.
-
-        A prompt ends with a chunk rather than a little behind it, and a part ends at a multiple of the grain.
-        """
-        left = len(row.prompt) - row.tail - row.fed
-        if size <= 0 or left <= size or self._grain == 1:
-            return max(0, size)
-        if left <= min(most, self._grain) and left <= 2 * size:
-            return left
-        whole = (row.fed + size) // self._grain * self._grain - row.fed
-        return whole if whole > 0 else 0 if self._fed else size
 
     def _feed(self, row: Generation, size: int, *, whole: bool = False) -> RowPlan:
         """The next chunk of a prompt, behind whose tail logits are wanted.

@@ -9,7 +9,6 @@ Knows nothing about models or requests.
 from __future__ import annotations
 
 import logging
-import os
 from importlib.metadata import version
 from typing import Literal
 
@@ -25,10 +24,6 @@ Kind = Literal["cpu", "metal", "cuda"]
 # Positions per prefill forward. A chunk is the longest time for which a cancel goes unnoticed and, on a Mac,
 # for which the window server may find the GPU busy; a larger one feeds a larger matrix product.
 PREFILL_CHUNK: dict[Kind, int] = {"cpu": 256, "metal": 512, "cuda": 2048}
-
-# Of up to a hundred operations each; MLX keeps 400. A forward of a few prompts beside rows has some thirty, which
-# are like no others, and one that is not kept is prepared again.
-KEPT_GRAPHS = 4000
 
 # How long a step, or a part of a load, may take before it counts as stuck. Without a fast BLAS a CPU of two cores
 # makes 3 GFLOP/s, so that the first chunk of a model of 8 billion takes it 23 minutes.
@@ -53,20 +48,6 @@ def patience_s() -> int:
 def packs_prompts() -> bool:
     """Whether chunks of prompts go through the layers beside other rows: where that was seen to pay."""
     return kind() != "metal"
-
-
-def packed_prompts() -> int:
-    """Prompts that may share a forward. With CUDA each number of them makes graphs of operations of its own, which
-    take longer to prepare than to run; a few of them are rehearsed.
-    """
-    return 4 if kind() == "cuda" else 64
-
-
-def prompt_grain() -> int:
-    """Positions of which a part of a prompt is a multiple, where parts of several are packed: with CUDA each other
-    length is a shape that its libraries have not met.
-    """
-    return 512 if kind() == "cuda" else 1
 
 
 def compiles_kernels() -> bool:
@@ -95,7 +76,6 @@ def prepare() -> None:
             )
     if kind() == "cuda":
         kernel_folder.prepare()
-        os.environ.setdefault("MLX_CUDA_GRAPH_CACHE_SIZE", str(KEPT_GRAPHS))
     blas = {"blas": blas_name() or "MLX's own"} if kind() == "cpu" else {}
     log.info("MLX ready", extra={"version": version("mlx"), "device": kind(), **blas})
 

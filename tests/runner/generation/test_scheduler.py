@@ -5,13 +5,10 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
-import pytest
-
 from runner.cache.slots import Slots
 from runner.generation.alone import Collected
 from runner.generation.engine import Engine
 from runner.generation.scheduler import LONG_S, SHORT_S, SMALLEST, Scheduler
-from runner.machine import device
 from tests.parts.fakes import ScriptedModel, loaded, request, tokenizer
 
 
@@ -51,26 +48,3 @@ def test_a_prompt_comes_in_smaller_chunks_while_another_request_decodes() -> Non
     while engine.is_live:
         engine.advance()
     assert [count for count in known.model.forwarded if count > 2] == [64 + 1, 36 + 1]
-
-
-def test_parts_of_packed_prompts_are_multiples_of_the_grain_and_short_ends_stay_with_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The last token of each prompt goes with the rows that decode."""
-    monkeypatch.setattr(device, "prompt_grain", lambda: 16)
-    coder = tokenizer()
-    known = loaded(ScriptedModel(coder.encode("x" * 300), 0), chunk=40)
-    engine = Engine(replace(known, slots=Slots(known.model.make_memory, 4)), lambda: None)
-    fed: dict[str, list[int]] = {"a": [], "b": [], "c": [], "d": []}
-    for name, length in zip(fed, (21, 13, 71, 3), strict=True):
-        engine.admit(request(name * length, max_tokens=1), Collected(), threading.Event())
-    before = dict.fromkeys(fed, 0)
-    names = {row.slot: name for row, name in zip(engine._scheduler.rows, fed, strict=True)}
-    while engine.is_live:
-        engine.advance()
-        for row in engine._scheduler.rows:
-            name = names[row.slot]
-            if row.fed > before[name]:
-                fed[name].append(row.fed - before[name])
-                before[name] = row.fed
-    assert fed == {"a": [20, 1], "b": [12, 1], "c": [16, 32, 23], "d": [2, 1]}

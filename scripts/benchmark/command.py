@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmark import plots, reports
-from benchmark.known import DEMO, SMOLLM2
+from benchmark.known import DEMO, NAMES
 from benchmark.manual import DESCRIPTION, EPILOG
 from benchmark.samples import Trouble
 
@@ -16,7 +16,7 @@ Sizes = tuple[int | None, int | None, int]
 
 # Against a checkout rounds are short and many: what else happens on the machine shall happen to both. With clients
 # they are the questions of each. With arrival the prompt is a row's, and the late prompt decides how long its
-# answer gets.
+# answer gets. With a cache it is a new question.
 USUAL: dict[str, Sizes] = {
     "beside": (256, 64, 5),
     "against": (128, 32, 96),
@@ -24,6 +24,7 @@ USUAL: dict[str, Sizes] = {
     "growth": (None, 64, 3),
     "clients": (256, 64, 4),
     "arrival": (64, None, 4),
+    "cache": (64, 64, 3),
 }
 SIZES = ("prompt", "generate", "rounds")
 WITHOUT = {
@@ -72,10 +73,12 @@ def parse() -> argparse.Namespace:
             parser.error(f"--{name} means nothing with --{arguments.mode}: {why}")
         if getattr(arguments, name) is None:
             setattr(arguments, name, number)
-    sizes = (arguments.prompt, arguments.generate, arguments.arrival, *(arguments.growth or ()))
+    lengths = (*(arguments.growth or ()), *(arguments.cache or ()))
+    sizes = (arguments.prompt, arguments.generate, arguments.arrival, *lengths)
     if min(size for size in sizes if size is not None) < 2 or arguments.rounds < 1 or arguments.rows < 1:
         parser.error(
-            "--prompt, --generate, --growth and --arrival need at least 2, --rounds and --rows at least 1"
+            "--prompt, --generate, --growth, --cache and --arrival need at least 2,"
+            " --rounds and --rows at least 1"
         )
     if arguments.parallel is not None and not arguments.clients:
         parser.error("--parallel needs --clients")
@@ -86,7 +89,7 @@ def parse() -> argparse.Namespace:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    known = ", ".join((DEMO, *SMOLLM2))
+    known = ", ".join(NAMES)
     add(
         "--model",
         metavar="MODEL",
@@ -133,6 +136,7 @@ def add_modes(parser: argparse.ArgumentParser) -> None:
     )
     add("--clients", metavar="N,N,...", type=numbers, help="load of so many clients, one after the other")
     add("--arrival", metavar="N", type=int, help="a prompt of so many tokens comes while others decode")
+    add("--cache", metavar="N,N,...", type=numbers, help="what is kept of chats of so many tokens")
     add("--draw", metavar="FOLDER", type=Path, help="measure nothing; plots of all reports in this folder")
 
 

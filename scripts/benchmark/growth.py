@@ -26,7 +26,7 @@ def measure(
 ) -> dict[str, Any]:
     """The report that becomes the last line. The first round, in which every length is new, is not counted."""
     folder = models.folder_of(model)
-    _require_room(inside.context_of(str(folder)), max(lengths), count)
+    require_room(inside.context_of(str(folder)), max(lengths), count)
     with contextlib.ExitStack() as stack:
         worker = stack.enter_context(inside.in_process(str(folder)))
         bias = models.endless(worker.tokenizer)
@@ -54,7 +54,7 @@ def measure(
     )
 
 
-def _require_room(context: int, longest: int, count: int) -> None:
+def require_room(context: int, longest: int, count: int) -> None:
     if longest + count > context:
         raise Trouble(
             f"{longest} tokens and {count} more do not fit into the model's context of {context};"

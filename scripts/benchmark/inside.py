@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runner.errors import RunnerError as RunnerError
 from runner.machine import device  # importing runner opens the BLAS before anything imports mlx
@@ -20,6 +21,7 @@ from runner.machine.blas import blas_name as blas_name
 
 # isort: split
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from benchmark.samples import Bias, Prompt, Sample, Trouble, decode_rate
 from runner.generation.alone import complete
@@ -37,6 +39,8 @@ from runner.store.resolve import open_model
 from runner.text.tokenizer import Tokenizer as Tokenizer
 from runner.types import NS_PER_S, Chunk, Done, Event, Failed, GenerateRequest, Grammar, SamplingOptions
 from runner.worker import Worker
+
+SEED = 20261122
 
 
 def device_kind() -> str:
@@ -68,6 +72,18 @@ def tokenizer_of(model: str) -> Tokenizer:
 def context_of(model: str) -> int:
     """Tokens that a prompt and its answer may have together, without loading the model."""
     return build(open_model(model).config).context_length
+
+
+def save_random(config: dict[str, Any], path: Path) -> None:
+    """Random weights of a model with this config.json, the same ones each time."""
+    parameters: Any = tree_flatten(build(config).parameters())
+    keys = mx.random.split(mx.random.key(SEED), len(parameters))
+    made = {}
+    for (name, like), key in zip(parameters, keys, strict=True):
+        noise = mx.random.normal(like.shape, key=key)
+        is_matrix = like.ndim == 2
+        made[name] = noise * like.shape[-1] ** -0.5 if is_matrix else 1 + 0.1 * noise
+    mx.save_safetensors(str(path), made, metadata={"format": "mlx"})
 
 
 # --- the worker, as bench.py measures it -----------------------------------------------------------------

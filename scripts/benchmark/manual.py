@@ -34,14 +34,22 @@ With --arrival N a prompt of N tokens comes to a runner while --rows clients rea
 same runner while it is idle: what the pauses and the speed of the others are before it comes and until its first
 token, and when that token comes.
 
+With --cache 8192,20480 chats of so many tokens over HTTP: when the first token comes if nothing is kept of one
+(cold); and then, from memory, if it goes on with a new question of --prompt tokens, if that turn is regenerated,
+if its question is edited. The same three from the disk: the runner is killed (SIGKILL), the system's copy of the
+files in memory is dropped, and a new process is asked. Then mlx_lm.server is asked the same, with its own cache in
+memory. The models random-plain, random-gemma and random-qwen3.5 are small and of random weights, one of each kind
+of memory: all keys and values, windows of 512, states.
+
 --save FILE writes the report, indented, also into a file. With --draw FOLDER nothing is measured: all such files
 of a folder become docs/plots/WHAT-DEVICE.svg, with a row for each report. WHAT is speed (of the usual mode), growth
 or clients; reports of other modes are left out. Drawing needs matplotlib, but neither MLX nor the machine that was
 measured: the files of a machine without either network or matplotlib are drawn where they are brought.
 
 Decoding is greedy and end-of-sequence tokens are banned, so every request generates as many tokens as asked for,
-and the texts must be equal. Each prompt begins differently, so no prefix cache helps. Prefill speed is prompt
-tokens over the time to the first token; decode speed is the tokens after the first over the time that they took.
+and the texts must be equal. Each prompt begins differently, so no prefix cache helps, but with --cache. Prefill
+speed is prompt tokens over the time to the first token; decode speed is the tokens after the first over the time
+that they took.
 """
 
 EPILOG = """\
@@ -56,6 +64,7 @@ examples, in a shell that did `scripts/install dev && . .venv/bin/activate`:
   scripts/bench.py --clients 1,2,4,8 --parallel 8        many at once, beside mlx_lm.server
   scripts/bench.py --arrival 4096 --rows 4               a long prompt comes while four answers are under way
   scripts/bench.py --growth 256,1024,4096                speed and memory by the length of the prompt
+  scripts/bench.py --model random-gemma --cache 8192     what is kept of a chat, in memory and on the disk
   scripts/bench.py --save scripts/results/cpu-demo.json  keep the report
   scripts/bench.py --draw scripts/results                plots of all reports that were kept
   OPENBLAS_NUM_THREADS=1 scripts/bench.py --against ../before --rounds 320      closer: five minutes on a CPU

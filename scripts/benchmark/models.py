@@ -19,8 +19,8 @@ from typing import Any
 
 from published.wheel import cache_folder
 
-from benchmark import inside
-from benchmark.known import DEMO, SMOLLM2
+from benchmark import inside, random_models
+from benchmark.known import DEMO, NAMES, RANDOM, SMOLLM2
 from benchmark.samples import Bias, Prompt, Trouble
 
 BAN = -1e9  # added to an end-of-sequence token's logit
@@ -35,9 +35,11 @@ def folder_of(model: str) -> Path:
     """The directory of a model that we know by name, made if need be, or the one that was named."""
     if model == DEMO:
         return inside.DEMO_FOLDER
-    if model not in SMOLLM2:
+    if model not in (*RANDOM, *SMOLLM2):
         return Path(model)
     folder = cache_folder() / model
+    if model in RANDOM:
+        return random_models.written(model, folder)
     makers = [SCRIPTS / "smollm2.py", *(SCRIPTS / "published").glob("*.py")]
     if not folder.exists() or folder.stat().st_mtime < max(maker.stat().st_mtime for maker in makers):
         command = [sys.executable, str(SCRIPTS / "smollm2.py"), str(folder), *SMOLLM2[model]]
@@ -64,7 +66,7 @@ def circumstances(model: str, folder: Path, prompt: Prompt, generated: int, roun
     return {
         "date": date.today().isoformat(),
         "machine": machine(),
-        "model": model if model in (DEMO, *SMOLLM2) else folder.resolve().name,
+        "model": model if model in NAMES else folder.resolve().name,
         "weight_bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         "prompt_tokens": len(prompt.ids),
         "generated_tokens": generated,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark import against, arrival, beside, growth, inside, load, load_report, structured
+from benchmark import against, arrival, beside, cache, growth, inside, load, load_report, structured
 from benchmark.samples import Trouble
 
 Report = dict[str, Any]
@@ -88,6 +88,15 @@ def _arrival(arguments: argparse.Namespace) -> Report:
     )
 
 
+def _cache(arguments: argparse.Namespace) -> Report:
+    return cache.measure(
+        arguments.model,
+        sorted(arguments.cache),
+        *_sizes(arguments),
+        with_mlx_lm=not arguments.without_mlx_lm,
+    )
+
+
 def _structured(arguments: argparse.Namespace) -> Report:
     return structured.measure(arguments.model, *_sizes(arguments))
 
@@ -105,5 +114,6 @@ MODES = {
     "growth": Mode(_growth, growth.described, growth.print_table),
     "clients": Mode(_clients, load_report.described, load_report.print_table),
     "arrival": Mode(_arrival, arrival.described, arrival.print_table),
+    "cache": Mode(_cache, cache.described, cache.print_table),
     "structured": Mode(_structured, _rounds, structured.print_table),
 }

@@ -22,7 +22,7 @@ SPEEDS = {"prefill": "prefill, tok/s", "decode": "decode, tok/s"}
 BAR_NAMES = {"pipeline": "runner", "http client": "runner, HTTP", "mlx-lm": "mlx-lm"}
 UNITS = ((1e9, "GB"), (1e6, "MB"))
 MS_PER_S = 1000
-UNDRAWN = ("against", "structured", "arrival")
+UNDRAWN = ("against", "structured", "arrival", "cache")
 """Modes whose reports belong to no picture."""
 
 

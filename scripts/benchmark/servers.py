@@ -33,6 +33,12 @@ class Server:
     port: int
     answered_s: float
     ready_s: float
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """As `kill -9` does."""
+        self.process.kill()
+        self.process.wait()
 
 
 def own_command() -> list[str]:
@@ -73,7 +79,7 @@ def spawned(command: Sequence[str], model: str, name: str = "the runner") -> Ite
                     raise Trouble(f"{name} did not start: {_last_line(errors)}")
                 time.sleep(POLL_S)
             ready = time.perf_counter() - began
-            yield Server(port, answered or ready, ready)
+            yield Server(port, answered or ready, ready, process)
         finally:
             process.terminate()
             try:

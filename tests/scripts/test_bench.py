@@ -108,7 +108,7 @@ def test_what_a_long_prompt_costs_those_who_decode_is_told_beside_what_they_cost
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--arrival", "1"], "--growth and --arrival need at least 2"),
+        (["--arrival", "1"], "--cache and --arrival need at least 2"),
         (["--arrival", "9", "--rows", "0"], "--rows at least 1"),
         (["--arrival", "9", "--generate", "9"], "--generate means nothing with --arrival"),
         (["--arrival", "9", "--clients", "1"], "not allowed with argument"),
@@ -164,7 +164,7 @@ def test_a_growth_beyond_the_context_is_refused_before_anything_is_measured() ->
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--growth", "1,16"], "--growth and --arrival need at least 2"),
+        (["--growth", "1,16"], "--cache and --arrival need at least 2"),
         (["--growth", "16", "--prompt", "16"], "--prompt means nothing with --growth"),
         (["--save", "one.txt"], "--save one.txt: the name must end in .json"),
         (["--save", "nowhere/one.json"], "--save nowhere/one.json: there is no folder nowhere"),

@@ -1,4 +1,4 @@
-"""A soak's memory over its minutes, as SVG. matplotlib is imported only here, and only to draw."""
+"""A soak's memory over its minutes or requests, as SVG. matplotlib is imported only here, and only to draw."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from benchmark.samples import Trouble
 HEIGHT = 2.6  # inches
 BLUE, ORANGE = "#3a86c8", "#d9822b"
 MB = 1e6
+LABELS = {"minute": "minutes", "requests": "requests"}
 
 
-def draw(report: Mapping[str, Any], target: Path) -> None:
-    """Raises Trouble."""
+def draw(report: Mapping[str, Any], target: Path, over: str = "minute") -> None:
+    """over: what of a sample it is drawn over. Raises Trouble."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
         raise Trouble("drawing needs matplotlib: .venv/bin/pip install -e '.[dev]'") from None
     samples = report["samples"]
-    minutes = [sample["minute"] for sample in samples]
+    places = [sample[over] for sample in samples]
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         memory, counts = figure.subplots(1, 2)
@@ -31,12 +32,12 @@ def draw(report: Mapping[str, Any], target: Path) -> None:
             ("resident_bytes", "of the process", BLUE),
             ("held_bytes", "held by MLX", ORANGE),
         ):
-            memory.plot(minutes, [sample[what] / MB for sample in samples], color=colour, label=name)
+            memory.plot(places, [sample[what] / MB for sample in samples], color=colour, label=name)
         counts.set_title("open files and threads")
         for what, name, colour in (("files", "open files", BLUE), ("threads", "threads", ORANGE)):
-            counts.plot(minutes, [sample[what] for sample in samples], color=colour, label=name)
+            counts.plot(places, [sample[what] for sample in samples], color=colour, label=name)
         for panel in (memory, counts):
-            panel.set_xlabel("minutes")
+            panel.set_xlabel(LABELS[over])
             panel.set_ylim(0)
             panel.grid(axis="y")
             panel.legend(loc="lower right")

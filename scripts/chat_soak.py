@@ -27,8 +27,8 @@ from reliability.replies import Wrong
 DESCRIPTION = """\
 One client asks one runner, one request after the other. Of ten requests six are the next turn of its chat, two the
 last turn once more, two the last turn with another question. When the chat nears the context, another one begins,
-which has other words at its beginning and is as long as this one. So the memory goes up and down, and each chat's
-most must be that of the chats before.
+which has another number at its beginning and is as long. So the first chat takes memory until its end, and what the
+last ones take at most must be what the ones at first did.
 """
 EPILOG = """\
 examples, in a shell that did `scripts/install dev && . .venv/bin/activate`:

@@ -32,7 +32,7 @@ COMMON: dict[str, Any] = {
     "max_position_embeddings": 65_536,
     "rms_norm_eps": 1e-6,
     "rope_theta": 1e6,
-    "tie_word_embeddings": False,
+    "tie_word_embeddings": True,
 }
 WINDOW = {"sliding_window": 512, "query_pre_attn_scalar": 64, "sliding_window_pattern": 6}
 STATE = {
@@ -56,6 +56,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "architectures": ["Qwen3_5ForCausalLM"],
         "model_type": "qwen3_5",
         "hidden_act": "silu",
+        "tie_word_embeddings": False,  # the weights have a head of their own, which mlx-lm refuses beside `true`
         **STATE,
     },
 }

@@ -159,7 +159,9 @@ def _wait_saved(server: Server, folder: Path, before: set[str]) -> None:
     deadline = time.monotonic() + SAVED_S
     while _entries(folder) <= before:
         if time.monotonic() > deadline or server.process.poll() is not None:
-            raise Trouble(f"nothing was saved within {SAVED_S:.0f} s; models of mlx-lm's are not")
+            raise Trouble(
+                f"nothing was saved within {SAVED_S:.0f} s; less than 64 tokens are not, nor mlx-lm's models"
+            )
         time.sleep(POLL_S)
 
 

@@ -87,7 +87,7 @@ def test_each_place_is_compared_with_its_own_cold_start_round_by_round() -> None
 @pytest.mark.parametrize("name", random_models.CONFIGS)
 def test_a_chat_is_kept_in_memory_and_on_the_disk(name: str, tmp_path: Path) -> None:
     model = random_models.write(name, tmp_path / name)
-    done = run(model, "600", "--rounds", "1", "--prompt", "16", "--generate", "8")
+    done = run(model, "600", "--rounds", "1", "--prompt", "32", "--generate", "32")
     assert done.returncode == 0, done.stderr
     places = json.loads(done.stdout.splitlines()[-1])["cache"]["600"]
     assert list(places) == ["from memory", "from the disk", "mlx_lm.server"]

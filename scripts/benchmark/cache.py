@@ -166,10 +166,10 @@ def _wait_saved(server: Server, folder: Path, before: set[str]) -> None:
 
 
 def _drop_from_memory(folder: Path) -> None:
-    """As if the machine had been started anew; where the system has no such call, files stay in its memory."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            if hasattr(os, "posix_fadvise"):
+    """As if the machine had been started anew; only Linux can be asked to."""
+    if sys.platform == "linux":
+        for path in folder.iterdir():
+            with path.open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 

@@ -78,19 +78,10 @@ BELOW = {
     "disk": {"cache", "errors", "models", "store"},
     "layers": {"cache", "config", "errors", "kernels", "quantization"},
     "models": {"cache", "config", "errors", "layers"},
+    "sharding": {"errors", "layers", "models"},
     "loading": {
-        *(
-            "cache",
-            "errors",
-            "grammar",
-            "layers",
-            "machine",
-            "models",
-            "quantization",
-            "store",
-            "text",
-            "types",
-        ),
+        *("cache", "errors", "grammar", "layers", "machine", "models", "quantization", "sharding", "store"),
+        *("text", "types"),
     },
     "generation": {
         *("cache", "errors", "grammar", "kernels", "loading", "machine", "models", "text", "totals", "types"),

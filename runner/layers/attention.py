@@ -15,12 +15,14 @@ from runner.config.decoder import DecoderConfig
 from runner.layers import nn
 from runner.layers.joined import Joinable
 from runner.layers.rope import Rope
+from runner.layers.shards import Cut, Shards, Side, Unit
 
 
 class Attention(Joinable):
     """Grouped-query attention with rotary positions: H/K query heads share a key/value head."""
 
     joins: ClassVar = {"qkv_proj": ("q_proj", "k_proj", "v_proj")}
+    is_summed: ClassVar = True
     head_norms: ClassVar[tuple[str, str] | None] = None
     """The names of the norms of queries' and keys' heads, where there are some."""
 
@@ -65,6 +67,21 @@ class Attention(Joinable):
         storage, sinks = memory.attention[self.layer], self.sink_logits(queries.dtype)
         found = storage.attend(queries, keys, values, span, scale=self.scale, sinks=sinks)
         return found.transpose(0, 2, 1, 3)
+
+    def shards(self) -> Shards:
+        return Shards(
+            {
+                "q_proj": Cut(Side.OUTPUTS, Unit.HEADS),
+                "k_proj": Cut(Side.OUTPUTS, Unit.KEY_HEADS),
+                "v_proj": Cut(Side.OUTPUTS, Unit.KEY_HEADS),
+                "o_proj": Cut(Side.INPUTS, Unit.HEADS),
+            },
+            self.heads,
+            self.kv_heads,
+        )
+
+    def keep(self, heads: int, key_heads: int) -> None:
+        self.heads, self.kv_heads = heads, key_heads
 
     @property
     def is_plain(self) -> bool:

@@ -21,13 +21,15 @@ Knows nothing about config files, tokens or requests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import mlx.core as mx
 
 from runner.cache.base import States
 from runner.cache.recurrent import State
 from runner.layers import nn
+from runner.layers.shards import Cut, Shards, Side, Unit
 
 CHUNK = 32  # positions, T; a power of 2
 SEQUENTIAL_UP_TO = 4  # positions; beyond, a chunk costs less, however little of it is used
@@ -42,8 +44,14 @@ class LinearConfig:
     kernel: int  # W
 
     @property
+    def parts(self) -> tuple[int, int, int]:
+        """The channels of queries, of keys and of values."""
+        keys = self.key_heads * self.key_width
+        return keys, keys, self.value_heads * self.value_width
+
+    @property
     def channels(self) -> int:  # C
-        return 2 * self.key_heads * self.key_width + self.value_heads * self.value_width
+        return sum(self.parts)
 
 
 def sequential(
@@ -153,6 +161,8 @@ class GatedNorm(nn.RMSNorm):
 class GatedDeltaNet(nn.Module):
     """The first half of a block. What a checkpoint projects together differs: `project` is the architecture's."""
 
+    is_summed: ClassVar = True
+
     def __init__(self, config: LinearConfig, hidden: int, eps: float) -> None:
         super().__init__()
         self.config = config
@@ -167,6 +177,22 @@ class GatedDeltaNet(nn.Module):
         [B,L,H].
         """
         raise NotImplementedError
+
+    def shards(self) -> Shards:
+        """By the heads of keys, each with those that it serves. What is projected is the architecture's to add."""
+        return Shards(
+            {
+                "conv1d": Cut(Side.FIRST, Unit.HEADS, self.config.parts),
+                "dt_bias": Cut(Side.FIRST, Unit.HEADS),
+                "A_log": Cut(Side.FIRST, Unit.HEADS),
+                "out_proj": Cut(Side.INPUTS, Unit.HEADS),
+            },
+            self.config.key_heads,
+        )
+
+    def keep(self, heads: int, key_heads: int) -> None:
+        each = self.config.value_heads // self.config.key_heads
+        self.config = replace(self.config, key_heads=heads, value_heads=heads * each)
 
     def __call__(self, x: mx.array, cache: States) -> mx.array:
         """[B,L,E] -> [B,L,E]."""

@@ -10,6 +10,8 @@ Knows nothing about files, tokens or requests.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import mlx.core as mx
 
 from runner.cache.base import Latents, LayerMemory
@@ -21,6 +23,7 @@ from runner.kernels import choice
 from runner.layers import nn
 from runner.layers.moe import add_tensor
 from runner.layers.rope import Rope
+from runner.layers.shards import Cut, Shards, Side, Unit
 from runner.quantization.matrix import collect, common_dtype
 from runner.quantization.names import ROLES
 
@@ -51,6 +54,8 @@ class Attention(nn.Module):
 
     A position is remembered as [latent, rotated key].
     """
+
+    is_summed: ClassVar = True
 
     def __init__(self, decoder: DecoderConfig, layer: int, config: LatentConfig, rope: Rope) -> None:
         super().__init__()
@@ -86,6 +91,19 @@ class Attention(nn.Module):
         out = attend(content, rotated, span, storage)  # [B,H,L,W]
         joined = out.transpose(0, 2, 1, 3).reshape(batch, length, -1)  # [B,L,H*W]
         return self.o_proj(joined)
+
+    def shards(self) -> Shards:
+        """All heads share what is remembered, so each process remembers all of it."""
+        cuts = {
+            "q_b_proj" if self.low_rank else "q_proj": Cut(Side.OUTPUTS, Unit.HEADS),
+            "embed_q": Cut(Side.FIRST, Unit.HEADS),
+            "unembed_out": Cut(Side.FIRST, Unit.HEADS),
+            "o_proj": Cut(Side.INPUTS, Unit.HEADS),
+        }
+        return Shards(cuts, self.heads)
+
+    def keep(self, heads: int, key_heads: int) -> None:
+        self.heads = heads
 
     def project_queries(self, x: mx.array, span: Span) -> tuple[mx.array, mx.array]:
         """[B,L,E] -> content [B,H,L,C], rotated [B,H,L,R]."""

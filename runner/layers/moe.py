@@ -13,12 +13,14 @@ Knows nothing about config files or caches.
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 import mlx.core as mx
 
 from runner.errors import BadModelFiles
 from runner.kernels import choice
 from runner.layers import nn
+from runner.layers.shards import BY_WIDTH, Shards
 
 SORTED_FROM = 64  # pairs; below it sorting costs more than reading an expert's weights once saves
 
@@ -37,7 +39,9 @@ class ExpertLinear(nn.Module):
 
 
 class Experts(nn.Module):
-    """N gated MLPs of width F."""
+    """N gated MLPs of width F. Divided by width, each process makes a part of every expert's output."""
+
+    is_summed: ClassVar = False  # whoever weighs what the experts make has less to add up
 
     def __init__(self, hidden: int, width: int, experts: int) -> None:
         super().__init__()
@@ -66,8 +70,27 @@ class Experts(nn.Module):
         up = self.up_proj(rows, experts, in_order=in_order)  # [P,1,F]
         return self.down_proj(self.activations.swiglu(gate, up), experts, in_order=in_order)
 
+    def shards(self) -> Shards:
+        return Shards(BY_WIDTH)
 
-class SparseMLP(nn.Module):
+    def keep(self, heads: int, key_heads: int) -> None:
+        """Its width is that of its weights."""
+
+
+class Mixture(nn.Module):
+    """What has experts in it, and adds up what they make."""
+
+    is_summed: ClassVar = True
+
+    def shards(self) -> Shards:
+        """The router is whole; the experts know themselves."""
+        return Shards({})
+
+    def keep(self, heads: int, key_heads: int) -> None:
+        """It has none."""
+
+
+class SparseMLP(Mixture):
     """The MLP of a layer with experts: the A most probable ones, weighted by their probabilities."""
 
     def __init__(self, hidden: int, width: int, *, experts: int, active: int, normalized: bool) -> None:

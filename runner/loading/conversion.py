@@ -39,9 +39,10 @@ def converted(
     common: mx.Dtype,
     *,
     keep_packed: bool,
+    parts: int = 1,
 ) -> dict[str, mx.array]:
     """Every tensor in the form that it is computed with, by the names of the model's parameters, some of which are
-    those of packed layers afterwards. common: see `common_dtype`.
+    those of packed layers afterwards. common: see `common_dtype`. parts: one of so many is kept.
     """
     shapes = parameter_shapes(model)
     matrices = collect(weights, shapes, declared)
@@ -49,7 +50,7 @@ def converted(
     if not matrices:
         return ready
     dtypes = {path: device.weight_dtype(matrix.dtype(common)) for path, matrix in matrices.items()}
-    decision = packed_or_dense(_dense_bytes(shapes, device.weight_dtype(common)), asked=keep_packed)
+    decision = packed_or_dense(_dense_bytes(shapes, device.weight_dtype(common)) // parts, asked=keep_packed)
     packed = _put_twins(model, matrices, dtypes) if decision.packed else frozenset()
     _log_decision(matrices, packed, decision)
     return ready | _packed_or_dequantized(matrices, dtypes, packed)

@@ -34,10 +34,10 @@ LAYER = re.compile(r"(.*?\blayers)\.(\d+)\.")
 LINE_EVERY_S = 2.0
 
 
-def evaluate(weights: Mapping[str, mx.array], progress: Progress) -> None:
-    """Evaluate all arrays. Raises RuntimeError if one cannot be read."""
+def evaluate(weights: Mapping[str, mx.array], progress: Progress, parts: int = 1) -> None:
+    """Evaluate all arrays, which were cut from so many times as much. Raises RuntimeError if one cannot be read."""
     total = sum(array.nbytes for array in weights.values())
-    limit = min(EVALUATE_BYTES, int(total * EVALUATE_SHARE))
+    limit = min(EVALUATE_BYTES, int(total * EVALUATE_SHARE)) // parts
     report = _Report()
     done = 0
     for layer, arrays in _by_layer(weights).items():

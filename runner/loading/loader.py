@@ -25,6 +25,8 @@ from runner.machine import device, memory
 from runner.models.base import Model
 from runner.quantization.declared import declarations, refuse_foreign
 from runner.quantization.matrix import common_dtype, in_mlx_layout
+from runner.sharding.division import divide
+from runner.sharding.group import Group
 from runner.store.files import ModelFiles, WeightFile
 from runner.store.tensors import read_headers
 from runner.text.tokenizer import Tokenizer
@@ -43,10 +45,12 @@ def load(
     slots: int = 1,
     context_length: int | None = None,
     kv_type: KVType = AS_COMPUTED,
+    group: Group | None = None,
 ) -> LoadedModel:
     """Bring a model into memory. packed: leave quantized weights as they are on a CPU, too. slots: how many
     requests can be answered at once. context_length: tokens that each of them may have; None: as the model can.
-    kv_type: how slots keep keys and values, where the model's heads allow it.
+    kv_type: how slots keep keys and values, where the model's heads allow it. group: the processes that have the
+    model together; ours then keeps its part of it.
 
     Raises BadModelFiles for broken, missing or contradicting files and UnsupportedModel for a model that is
     whole but not one of ours; both name what they mean.
@@ -59,13 +63,16 @@ def load(
     tokenizer = Tokenizer(files.tokenizer_json, files.tokenizer_config, files.generation_config, files.config)
     tokenizer.require_rows(model.vocab_size)
     before = [_fingerprint(file) for file in files.weights]
-    _check_size(sum(size for _, _, size, _ in before))
+    parts = 1 if group is None else group.size
+    _check_size(sum(size for _, _, size, _ in before) // parts)
     weights = in_mlx_layout(_read_all(files.weights))
     common = common_dtype(weights)
     declared = declarations(files.config, headers)
-    weights = converted(model, model.rename(weights), declared, common, keep_packed=packed)
+    weights = converted(model, model.rename(weights), declared, common, keep_packed=packed, parts=parts)
     _assign(model, weights)
-    _evaluate(weights, progress)
+    if group is not None:
+        weights = divide(model, weights, group)
+    _evaluate(weights, progress, parts)
     tensors, size = len(weights), sum(array.nbytes for array in weights.values())
     weights.clear()  # nobody else may hold what is joined
     join_layers(model)
@@ -141,9 +148,9 @@ def _refuse(what: str, names: list[str]) -> None:
         raise BadModelFiles(f"{what}: {', '.join(names[:NAMED_AT_MOST])}{more}")
 
 
-def _evaluate(weights: dict[str, mx.array], progress: Progress) -> None:
+def _evaluate(weights: dict[str, mx.array], progress: Progress, parts: int) -> None:
     try:
-        evaluate(weights, progress)
+        evaluate(weights, progress, parts)
     except RuntimeError as error:
         raise BadModelFiles(f"weights cannot be read: {error}") from None
 

@@ -24,6 +24,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import ClassVar
 
 import mlx.core as mx
 
@@ -37,6 +38,7 @@ from runner.layers import nn
 from runner.layers.decoder import CausalLM, Decoder, Layer, soft_capped, storages
 from runner.layers.mlp import GeGLU
 from runner.layers.rope import Rope
+from runner.layers.shards import Cut, Shards, Side, Unit
 from runner.models.gemma4_config import Gemma4Config, Mixture
 from runner.models.gemma4_experts import Experts, Router, plain_experts
 from runner.models.multimodal import text_part
@@ -44,6 +46,8 @@ from runner.models.multimodal import text_part
 
 class Attention(nn.Module):
     """Grouped-query attention over normed queries, keys and values, whose scores need no scale then."""
+
+    is_summed: ClassVar = True
 
     def __init__(self, config: Gemma4Config, layer: int, rope: Rope) -> None:
         super().__init__()
@@ -64,6 +68,18 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(kind.head_dim, eps)
         if not kind.k_eq_v:
             self.v_proj = nn.Linear(hidden, self.kv_heads * kind.head_dim, bias=bias)
+
+    def shards(self) -> Shards:
+        cuts = {
+            "q_proj": Cut(Side.OUTPUTS, Unit.HEADS),
+            "k_proj": Cut(Side.OUTPUTS, Unit.KEY_HEADS),
+            "v_proj": Cut(Side.OUTPUTS, Unit.KEY_HEADS),
+            "o_proj": Cut(Side.INPUTS, Unit.HEADS),
+        }
+        return Shards(cuts, self.heads, self.kv_heads)
+
+    def keep(self, heads: int, key_heads: int) -> None:
+        self.heads, self.kv_heads = heads, key_heads
 
     def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         """[B,L,E] -> [B,L,E]."""
@@ -138,9 +154,8 @@ class MixtureBlock(Block):
         dense = self.post_feedforward_layernorm_1(super().feed(x))  # [B,L,E]
         tokens = x.reshape(-1, x.shape[-1])  # [T,E]
         chosen, shares = self.router(tokens)  # [T,A]
-        out = self.experts(self.pre_feedforward_layernorm_2(tokens), chosen)  # [T,A,E]
-        mixed = (out * shares.astype(x.dtype)[..., None]).sum(axis=1).reshape(x.shape)  # [B,L,E]
-        both: mx.array = dense + self.post_feedforward_layernorm_2(mixed)
+        mixed = self.experts(self.pre_feedforward_layernorm_2(tokens), chosen, shares)  # [T,E]
+        both: mx.array = dense + self.post_feedforward_layernorm_2(mixed.reshape(x.shape))
         return both
 
 

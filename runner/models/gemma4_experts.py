@@ -7,6 +7,7 @@ Knows nothing about config files, attention or caches.
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 import mlx.core as mx
 
@@ -37,7 +38,14 @@ class Router(nn.Module):
 
 
 class Experts(moe.Experts):
-    """GeGLU where others have SwiGLU."""
+    """GeGLU where others have SwiGLU; weighted where others leave that to whom they belong to."""
+
+    is_summed: ClassVar = True
+
+    def __call__(self, x: mx.array, chosen: mx.array, shares: mx.array | None = None) -> mx.array:
+        """Tokens [T,E], the experts of each and their shares [T,A] -> [T,E]; without shares [T,A,E]."""
+        out = super().__call__(x, chosen)
+        return out if shares is None else (out * shares.astype(x.dtype)[..., None]).sum(axis=1)
 
     def through(self, rows: mx.array, experts: mx.array, *, in_order: bool) -> mx.array:
         gate = self.gate_proj(rows, experts, in_order=in_order)  # [P,1,F]

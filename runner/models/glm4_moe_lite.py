@@ -26,7 +26,7 @@ from runner.layers.block import Block
 from runner.layers.decoder import CausalLM
 from runner.layers.latent import Attention, split_latent_maps
 from runner.layers.mlp import GatedMLP
-from runner.layers.moe import Experts, join_experts
+from runner.layers.moe import Experts, Mixture, join_experts
 from runner.layers.rope import Rope
 
 DEFAULT_EPS = 1e-5
@@ -165,7 +165,7 @@ class Router(nn.Module):
         return mx.put_along_axis(grouped, out, mx.array(-math.inf), axis=1).reshape(ranks.shape)
 
 
-class MLP(nn.Module):
+class MLP(Mixture):
     """The mixture, and beside it the MLP that every token uses."""
 
     def __init__(self, decoder: DecoderConfig, config: ExpertsConfig) -> None:

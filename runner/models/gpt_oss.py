@@ -24,6 +24,7 @@ from runner.layers.attention import Attention
 from runner.layers.block import Block
 from runner.layers.decoder import CausalLM, storages
 from runner.layers.rope import Rope
+from runner.layers.shards import BY_WIDTH, Cut, Shards, Side, Unit
 
 DEFAULTS: Config = {"rms_norm_eps": 1e-5, "rope_theta": 150_000.0}
 DEFAULT_ROPE: Config = {
@@ -96,6 +97,10 @@ class SinkAttention(Attention):
         super().__init__(config.decoder, layer, rope, qkv_bias=bias, o_bias=bias)
         self.sinks = mx.zeros(config.decoder.num_attention_heads)
 
+    def shards(self) -> Shards:
+        said = super().shards()
+        return said._replace(cuts={**said.cuts, "sinks": Cut(Side.FIRST, Unit.HEADS)})
+
     def sink_logits(self, dtype: mx.Dtype) -> mx.array | None:
         return self.sinks.astype(dtype)
 
@@ -120,8 +125,12 @@ class Experts(moe.Experts):
         out = self.down_proj(turned, experts, in_order=in_order)  # [P,1,E]
         return out + self.down_proj_bias[experts][:, None]
 
+    def shards(self) -> Shards:
+        biases = {f"{name}_bias": cut for name, cut in BY_WIDTH.items()}
+        return Shards({**BY_WIDTH, **biases})
 
-class MLP(nn.Module):
+
+class MLP(moe.Mixture):
     """The A experts with the largest scores, weighted by the softmax of just these."""
 
     def __init__(self, config: GptOssConfig) -> None:

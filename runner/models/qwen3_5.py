@@ -14,6 +14,7 @@ from runner.config.fields import Fields
 from runner.layers import nn
 from runner.layers.gated_delta import GatedDeltaNet
 from runner.layers.mlp import GatedMLP
+from runner.layers.shards import Cut, Shards, Side, Unit
 from runner.models.qwen3_next import HybridModel
 from runner.models.qwen3_next_config import HybridConfig, text_fields
 
@@ -28,6 +29,12 @@ class LinearAttention(GatedDeltaNet):
         self.in_proj_z = nn.Linear(hidden, linear.value_heads * linear.value_width, bias=False)
         self.in_proj_b = nn.Linear(hidden, linear.value_heads, bias=False)
         self.in_proj_a = nn.Linear(hidden, linear.value_heads, bias=False)
+
+    def shards(self) -> Shards:
+        said = super().shards()
+        projected = {name: Cut(Side.OUTPUTS, Unit.HEADS) for name in ("in_proj_z", "in_proj_b", "in_proj_a")}
+        projected["in_proj_qkv"] = Cut(Side.OUTPUTS, Unit.HEADS, self.config.parts)
+        return said._replace(cuts={**said.cuts, **projected})
 
     def project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
         batch, length, _ = x.shape

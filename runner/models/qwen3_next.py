@@ -34,6 +34,7 @@ from runner.layers.gated_delta import GatedDeltaNet
 from runner.layers.mlp import GatedMLP
 from runner.layers.norms import ZeroCentredNorm, whole_weight
 from runner.layers.rope import Rope
+from runner.layers.shards import Cut, Shards, Side, Unit
 from runner.models.multimodal import text_part
 from runner.models.qwen3_moe import read_sparse
 from runner.models.qwen3_next_config import RECURRENT, HybridConfig, MixtureConfig, text_fields
@@ -70,6 +71,11 @@ class LinearAttention(GatedDeltaNet):
         gate = linear.value_heads * linear.value_width
         self.in_proj_qkvz = nn.Linear(hidden, linear.channels + gate, bias=False)
         self.in_proj_ba = nn.Linear(hidden, 2 * linear.value_heads, bias=False)
+
+    def shards(self) -> Shards:
+        said = super().shards()
+        projected = {name: Cut(Side.OUTPUTS, Unit.HEADS) for name in ("in_proj_qkvz", "in_proj_ba")}
+        return said._replace(cuts={**said.cuts, **projected})
 
     def project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
         batch, length, _ = x.shape

@@ -1,0 +1,28 @@
+"""Modules whose output is a part of a sum, with the sum.
+
+Knows nothing about what they compute.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from runner.layers import nn
+from runner.sharding.group import Group
+
+
+class Summed(nn.Module):
+    """A part of a module, called as the whole is."""
+
+    def __init__(self, part: nn.Module, group: Group) -> None:
+        super().__init__()
+        self.part = part
+        self._group = group
+
+    def __call__(self, *inputs: object) -> mx.array:
+        return self._group.sum(self.part(*inputs))
+
+    @property
+    def activations(self) -> object:
+        """Those of the part, which blocks may use themselves."""
+        return self.part.activations

@@ -90,6 +90,10 @@ class Ending:
         """Called on the worker's thread, which ends."""
         self._give_up(reason, lifecycle.EXHAUSTED)
 
+    def rank_lost(self, reason: str) -> None:
+        """Called on a thread that watches: what is left of the model answers nobody."""
+        self._give_up(reason, lifecycle.RANK_LOST)
+
     def _give_up(self, reason: str, code: int) -> NoReturn:
         if self.stopping:
             lifecycle.leave(lifecycle.STOPPED, self._handler)
@@ -114,11 +118,15 @@ def main() -> NoReturn:
 
         signals.interrupt()
         showing.main(sys.argv[2:])
+    if sys.argv[1:2] == ["follow"]:
+        from api.commands import following
+
+        following.main(sys.argv[2:])
     arguments = parse(sys.argv[1:])
     if arguments.hosted:
         lifecycle.watch_parent()
     lifecycle.raise_file_limit()
-    handler = logs.start(log_level())
+    handler = logs.start(log_level(), 0 if arguments.tensor_parallel > 1 else None)
     ending = Ending(handler)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: ending.ask_to_stop(number))
@@ -170,8 +178,17 @@ def start_worker(ending: Ending, arguments: Arguments) -> Worker:
         budget = arguments.memory or memory()
     except ValueError as error:
         ending.fatal(f"MLX_RUNNER_MEMORY={error}", lifecycle.USAGE)
+    folder = cache_folder(arguments)
     with mlx_needed():
         from runner.worker import Worker
+    ranks = None
+    if arguments.tensor_parallel > 1:
+        from api.process import followers
+
+        ranks = followers.start(arguments.tensor_parallel, ending.rank_lost)
+        if folder is not None:
+            log.warning("Nothing is kept on the disk: several processes have the model")
+            folder = None
     worker = Worker(
         max_queue(),
         ending.worker_died,
@@ -182,7 +199,8 @@ def start_worker(ending: Ending, arguments: Arguments) -> Worker:
         kv_type=arguments.kv_type or kv_type(),
         on_exhaustion=ending.memory_exhausted,
         memory_budget=budget,
-        cache_folder=cache_folder(arguments),
+        cache_folder=folder,
+        ranks=ranks,
     )
     worker.start()
     return worker

@@ -39,7 +39,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.disk.disk_cache import DiskCache
 from runner.disk.folder import Folder
@@ -76,6 +76,9 @@ from runner.types import (
     SlotStatus,
     Status,
 )
+
+if TYPE_CHECKING:  # imported by who has any
+    from runner.ranks.leader import Leader
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +139,7 @@ class Worker:
         on_exhaustion: Callable[[str], None] | None = None,  # None: as on_death
         memory_budget: int | None = None,  # bytes that MLX may hold; None: a share of what there is
         cache_folder: Folder | None = None,  # where slots are saved
+        ranks: Leader | None = None,  # other processes, which have a part of each model
         rest_after_s: float = REST_AFTER_S,  # without anything to do: then buffers are given back, slots saved
     ) -> None:
         self._limit = limit
@@ -148,6 +152,7 @@ class Worker:
         self._kv_type = kv_type
         self._memory_budget = memory_budget
         self._cache_folder = cache_folder
+        self._ranks = ranks
         self._rest_after_s = rest_after_s
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -297,6 +302,9 @@ class Worker:
             device.prepare()
             self._patience_s = device.patience_s()
             memory.allow(self._memory_budget)
+            if self._ranks is not None:
+                memory.allow(self._ranks.share_of(memory.budget()))
+                self._ranks.join(memory.budget())
             while self._turn():
                 pass
             self._save_all()
@@ -395,6 +403,10 @@ class Worker:
             elif not engine.advance():
                 return  # until somebody wakes us
         except Exception as error:  # rule 5
+            if self._ranks is not None:
+                log.exception("Step failed")
+                self._ranks.fail(explain(error))
+                raise
             if is_out_of_memory(error):
                 why = explain(error)
                 if engine.out_of_memory(why):
@@ -423,16 +435,10 @@ class Worker:
     def _load(self, reference: str) -> None:
         try:
             files = open_model(reference, self._store)
-            loaded = load(
-                files,
-                self._load_progress,
-                packed=self._packed,
-                slots=self._parallel,
-                context_length=self._context_length,
-                kv_type=self._kv_type,
-            )
+            loaded = self._bring(reference, files)
             rehearsal = rehearse(loaded, rows_attention()) if device.compiles_kernels() else None
             if rehearsal is not None:
+                self._tell("rehearse")
                 next(rehearsal)
         except Exception:
             self._publish(progress=100 if self._loaded else 0)
@@ -443,6 +449,20 @@ class Worker:
         with self._changed:  # behind the load, which nobody waits for any longer, and before all requests
             self._jobs.appendleft(CallJob(lambda: self._probe(loaded, files), Future()))
 
+    def _bring(self, reference: str, files: ModelFiles) -> LoadedModel:
+        """In this process, or our part of it here and the others elsewhere."""
+        how: Any = {"packed": self._packed, "slots": self._parallel, "context_length": self._context_length}
+        how["kv_type"] = self._kv_type
+        if self._ranks is None:
+            return load(files, self._load_progress, **how)
+        group = self._ranks.group
+        told = {"reference": reference, "store": str(self._store), **how}
+        return self._ranks.bring(told, lambda: load(files, self._load_progress, **how, group=group))
+
+    def _tell(self, kind: str) -> None:
+        if self._ranks is not None:
+            self._ranks.tell(kind)
+
     def _load_progress(self, share: float) -> None:
         self._beat("a load")
         self._publish(progress=int(100 * share))
@@ -450,7 +470,9 @@ class Worker:
     def _probe(self, loaded: LoadedModel, files: ModelFiles) -> None:
         assert self._engine is not None
         folder, slots = self._cache_folder, loaded.slots
-        costs = measured(loaded.model, slots.fresh_memory())
+        self._tell("probe")
+        agreed = bool if self._ranks is None else self._ranks.agreed
+        costs = measured(loaded.model, slots.fresh_memory(), agreed)
         self._engine.keep_to(Limits(memory.budget(), costs, loaded.prefill_chunk))
         if folder is not None:
             self._disk = open_disk_cache(folder, files, loaded.model, slots, device.kind(), self.wake)
@@ -458,13 +480,15 @@ class Worker:
     def _take(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
         self._shortages = self._answered = 0
+        at_once, packs = rows_attention(), device.packs_prompts()
         self._engine = Engine(
             loaded,
             self._housekeep,
-            rows_attention(),
-            packs=device.packs_prompts(),
+            at_once,
+            packs=packs,
             totals=self.totals,
             restore=self._restore,
+            stepper=None if self._ranks is None else self._ranks.stepper(loaded, at_once, packs=packs),
         )
         loaded.grammars.prepare_ahead()
         self._publish(
@@ -481,6 +505,7 @@ class Worker:
 
     def _rehearse(self) -> None:
         assert self._rehearsal is not None
+        self._tell("rehearse")
         try:
             if next(self._rehearsal, None) is None:
                 self._rehearsal = None
@@ -508,6 +533,7 @@ class Worker:
     def _unload(self) -> None:
         self._save_all()
         self._loaded = self._engine = self._rehearsal = None
+        self._tell("unload")
         self._publish(ready=False, model="", context_length=0, progress=0, slots=(), kv_type=AS_COMPUTED)
 
     def _empty_cache(self) -> tuple[SlotStatus, ...]:

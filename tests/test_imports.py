@@ -86,6 +86,9 @@ BELOW = {
     "generation": {
         *("cache", "errors", "grammar", "kernels", "loading", "machine", "models", "text", "totals", "types"),
     },
+    "ranks": {
+        *("cache", "errors", "generation", "kernels", "loading", "machine", "sharding", "store"),
+    },
 }
 """A room of runner/ -> the rooms that it may import, beside itself."""
 

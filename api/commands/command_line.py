@@ -20,6 +20,7 @@ from runner.types import AS_COMPUTED, KV_TYPES, KVType
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 11435  # Ollama itself listens on 11434
+MAX_RANKS = 64
 
 EPILOG = """\
 examples:
@@ -49,7 +50,7 @@ environment:
 
 exit codes:
   0 asked to stop   2 usage   3 address in use   4 model cannot be loaded   5 MLX thread died or is stuck
-  6 out of memory three times in a row   7 parent gone   130, 143 a second SIGINT, SIGTERM
+  6 out of memory three times in a row   7 parent gone   8 a rank is lost   130, 143 a second SIGINT, SIGTERM
 """
 
 
@@ -61,7 +62,8 @@ class Arguments:
     context_length: tokens that prompt and answer may have together. memory: bytes that MLX may hold.
     cache_dir, cache_size: where slots are saved, and how many bytes. kv_type: how slots keep keys and values.
     None if nothing was said.
-    open_to_network: host may be reached from other machines, without a token.
+    open_to_network: host may be reached from other machines, without a token. tensor_parallel: processes that have
+    the model together.
     """
 
     model: str
@@ -76,6 +78,7 @@ class Arguments:
     cache_size: int | None = None
     open_to_network: bool = False
     kv_type: KVType | None = None
+    tensor_parallel: int = 1
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -90,6 +93,8 @@ def parse(argv: Sequence[str]) -> Arguments:
         parser.error(f"--port {options.port}: expected 0 to 65535")
     if options.parallel is not None and not 1 <= options.parallel <= MAX_PARALLEL:
         parser.error(f"--parallel {options.parallel}: expected 1 to {MAX_PARALLEL}")
+    if not 1 <= options.tensor_parallel <= MAX_RANKS:
+        parser.error(f"--tensor-parallel {options.tensor_parallel}: expected 1 to {MAX_RANKS}")
     if options.context_length is not None and options.context_length < MIN_CONTEXT:
         parser.error(f"--context-length {options.context_length}: expected {MIN_CONTEXT} or more")
     if options.kv_type is not None and options.kv_type not in KV_TYPES:
@@ -114,6 +119,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         cache_size=sizes["cache_size"],
         open_to_network=options.open_to_network,
         kv_type=options.kv_type,
+        tensor_parallel=options.tensor_parallel,
     )
 
 
@@ -202,6 +208,15 @@ def _parser(hosted: bool) -> argparse.ArgumentParser:
         metavar="TYPE",
         help="how keys and values are kept: f16, which is as the model computes them, or quantized, q8_0 or q4_0 "
         f"(default: OLLAMA_KV_CACHE_TYPE or {AS_COMPUTED})",
+    )
+    add(
+        "--tensor-parallel",
+        "-tensor-parallel",
+        metavar="N",
+        type=int,
+        default=1,
+        help="processes that have the model together, each with a part of it, and with a GPU of its own where "
+        "there are several: for models that do not fit into one",
     )
     add("--verbose", "-verbose", action="store_true", help="accepted and ignored; see OLLAMA_DEBUG")
     add("--version", "-version", action="version", version=f"mlx-runner {version('mlx-runner')}")

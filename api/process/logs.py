@@ -48,13 +48,18 @@ SLOG = {logging.DEBUG: -4, logging.INFO: 0, logging.WARNING: 4, logging.ERROR: 8
 class SlogFormatter(logging.Formatter):
     """A record and its `extra` values as one line of slog text."""
 
+    def __init__(self, rank: int | None = None) -> None:
+        """rank: of this process among several, which write to one pipe."""
+        super().__init__()
+        self._rank = rank
+
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created).astimezone()
         pairs = {
             "time": moment.isoformat(timespec="milliseconds"),
             "level": "TRACE" if record.levelno < logging.DEBUG else _LEVEL_NAMES.get(record.levelno, "INFO"),
             "source": f"{record.filename}:{record.lineno}",
-        }
+        } | ({} if self._rank is None else {"rank": str(self._rank)})
         head = " ".join(f"{key}={value}" for key, value in pairs.items())
         values = {"msg": record.getMessage()}
         values |= {key: value for key, value in record.__dict__.items() if key not in STANDARD}
@@ -136,10 +141,10 @@ class PipeHandler(logging.Handler):
             self._lines.task_done()
 
 
-def start(slog_level: int) -> PipeHandler:
-    """Send every log record of the process at or above the level to stderr."""
+def start(slog_level: int, rank: int | None = None) -> PipeHandler:
+    """Send every log record of the process at or above the level to stderr. rank: see `SlogFormatter`."""
     handler = PipeHandler()
-    handler.setFormatter(SlogFormatter())
+    handler.setFormatter(SlogFormatter(rank))
     logging.basicConfig(level=python_level(slog_level), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, python_level(slog_level)))
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -52,11 +52,13 @@ class Engine:
         packs: bool = True,
         totals: Totals | None = None,
         restore: Callable[[Sequence[int], int], None] | None = None,
+        stepper: Stepper | None = None,
     ) -> None:
         """housekeep: called between prefill chunks, now and then while decoding, and after each end; it may return
         unused buffers. at_once: see `Stepper`. packs: whether chunks of prompts may go with others.
         totals: where requests are counted. restore: called with a prompt, and how many positions may be needed in
-        all, before a slot is looked for; it may put something into one.
+        all, before a slot is looked for; it may put something into one. stepper: one that tells
+        others what it does.
         """
         self._loaded = loaded
         self._housekeep = housekeep
@@ -66,7 +68,7 @@ class Engine:
         self._scheduler = Scheduler(loaded.prefill_chunk, packs=packs and loaded.slots.may_pack)
         self._waits = False  # a request waits for another one to end
         self._plan = StepPlan(())
-        self._stepper = Stepper(loaded.model, loaded.slots, at_once, packs=packs)
+        self._stepper = stepper or Stepper(loaded.model, loaded.slots, at_once, packs=packs)
         self._unread: list[tuple[Generation, Draw]] = []  # draws that were begun
         self._fed: list[Generation] = []  # whom the last step fed: its trouble may show in the next one
         self._stepping: list[Generation] = []  # whom an exception now would hit

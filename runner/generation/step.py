@@ -112,6 +112,10 @@ class Stepper:
                 self._drawn[one.slot] = drawn
         return [self._drawn[one.slot] for one in wanted]
 
+    def enter(self, drawn: Mapping[int, Draw]) -> None:
+        """Somebody else drew for these slots; a plan may then feed the tokens to them."""
+        self._drawn.update(drawn)
+
     def begin(self, draws: Iterable[Draw], waiting: Iterable[Logits] = ()) -> None:
         """Start computing draws, and logits whose draw has to wait; whoever reads one of them waits."""
         arrays = [one.arrays() for one in draws]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
 
 from runner.loading.conversion import join_layers
+from runner.machine import memory
 from runner.models import build
 from runner.models.base import Model
+from runner.ranks.channel import Channel
+from runner.ranks.follower import Follower
+from runner.ranks.leader import Leader
 from runner.sharding.division import divide
 from runner.sharding.group import Group
 from tests.parts.case import Case
@@ -79,3 +86,35 @@ def divided(case: Case, checkpoint: dict[str, mx.array], group: Group) -> Model:
     mx.eval(list(ours.values()))
     join_layers(model)
     return model
+
+
+@contextlib.contextmanager
+def leading(size: int, lost: list[str]) -> Iterator[Leader]:
+    """A leader whose followers are threads; what it says of those that it lost is in the list."""
+    table = Table(size)
+    pairs = [socket.socketpair() for _ in range(size - 1)]
+    followers = [
+        Follower(Channel(theirs), partial(Member, rank, table), table.barrier.abort)
+        for rank, (_, theirs) in enumerate(pairs, 1)
+    ]
+    leader = Leader(
+        [Channel(ours) for ours, _ in pairs],
+        lambda: Member(0, table),
+        lambda rank, reason: lost.append(f"{rank}: {reason}"),
+    )
+    threads = [threading.Thread(target=follower.run, daemon=True) for follower in followers]
+    try:
+        for thread in threads:
+            thread.start()
+        leader.start()
+        yield leader
+    finally:
+        for ours, _ in pairs:
+            ours.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        for pair in pairs:
+            for one in pair:
+                one.close()
+        memory.allow(None)
+    assert not any(thread.is_alive() for thread in threads)

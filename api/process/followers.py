@@ -1,0 +1,71 @@
+"""The processes that follow this one: `--tensor-parallel N` starts N - 1 of them on this machine.
+
+Each has a socket to us. Its end tells them that we are gone, however that came, and they end; theirs tells us.
+
+Knows nothing about what they do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.ranks.channel import Channel
+from runner.ranks.places import places
+
+if TYPE_CHECKING:
+    from runner.ranks.leader import Leader
+
+FOLLOW = "follow"
+SOURCE = Path(__file__).parent.parent.parent  # where our packages are
+GONE_S = 0.5  # for a process whose socket is closed to be gone
+
+
+def start(size: int, on_lost: Callable[[str], None]) -> Leader:
+    """The leader of a group of so many, ourselves included. on_lost: what to say when one is lost."""
+    from runner.ranks.leader import Leader
+    from runner.ranks.processes import Processes
+
+    found = places(size)
+    os.environ.update(found.environments[0])
+    started = [_follow(rank, found.backend, found.environments[rank]) for rank in range(1, size)]
+
+    def lost(rank: int, reason: str) -> None:
+        said = _end(started[rank - 1][0]) if rank else ""
+        on_lost(f"rank {rank} of {size} is lost: {said or reason}")
+
+    leader = Leader([channel for _, channel in started], lambda: Processes(found.backend), lost, found.forget)
+    leader.start()
+    return leader
+
+
+def _follow(rank: int, backend: str, environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], Channel]:
+    ours, theirs = socket.socketpair()
+    inherited = {name: value for name, value in os.environ.items() if name != "MLX_RUNNER_TOKEN"}
+    path = os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # With -P the folder that we were started in is nobody's source of modules.
+    command = [sys.executable, "-P", "-m", "api", FOLLOW, str(rank), backend, str(theirs.fileno())]
+    with theirs:
+        process = subprocess.Popen(
+            command,
+            env=inherited | environment | {"PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+    return process, Channel(ours)
+
+
+def _end(process: subprocess.Popen[bytes]) -> str:
+    """How a process ended; "" if it did not, and then it does now: it may hang, and hold the pipe of our output."""
+    try:
+        code = process.wait(GONE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return ""
+    return f"it ended with exit code {code}" if code >= 0 else f"it was ended by {signal.Signals(-code).name}"

@@ -1,0 +1,140 @@
+"""Rank 0's end of all the sockets: it tells the followers what to do, asks them about a load, and notices who is
+gone.
+
+Knows nothing about how followers were started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from runner.errors import LoadError
+from runner.generation.step import Stepper
+from runner.kernels.rows_attention import AtOnce
+from runner.loading.loaded_model import LoadedModel
+from runner.ranks.channel import Channel
+from runner.ranks.leading import LeadingSlots, LeadingStepper
+from runner.ranks.processes import agreed
+from runner.sharding.group import Group
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+SILENT_LOOKS = 4  # of a follower that says every second that it is there
+LAST_WORDS_S = 1.0  # for a follower's end to be noticed, which is why a sum failed
+
+
+class Leader:
+    """`tell`, `join`, `bring` and what they make belong to the thread that computes."""
+
+    def __init__(
+        self,
+        channels: Sequence[Channel],
+        join: Callable[[], Group],
+        on_lost: Callable[[int, str], None],
+        on_joined: Callable[[], None] = lambda: None,
+        *,
+        one_machine: bool = True,
+    ) -> None:
+        """channels: to ranks 1, 2 and so on. join: makes the group, on the thread that computes. on_lost: called
+        once, on any thread, with a rank and its trouble. on_joined: nobody needs what the group was found by any
+        longer. one_machine: all share its memory.
+        """
+        self._channels = channels
+        self._join = join
+        self._on_lost = on_lost
+        self._on_joined = on_joined
+        self._one_machine = one_machine
+        self._answers: list[queue.SimpleQueue[str]] = [queue.SimpleQueue() for _ in channels]
+        self._group: Group | None = None
+        self._losing = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        return len(self._channels) + 1
+
+    @property
+    def group(self) -> Group:
+        assert self._group is not None
+        return self._group
+
+    def start(self) -> None:
+        """Watch the followers."""
+        for rank in range(1, self.size):
+            threading.Thread(target=self._watch, args=(rank,), name=f"rank {rank}", daemon=True).start()
+
+    def join(self, memory_budget: int | None) -> None:
+        """Become a group. memory_budget: bytes that each of us may hold."""
+        self._refused()  # each says so when it is ready
+        self.tell("join", memory_budget)
+        self._group = self._join()
+        self._on_joined()
+        log.info("Ranks joined", extra={"size": self.size})
+
+    def share_of(self, budget: int) -> int:
+        """What each process may hold of a memory."""
+        return budget // self.size if self._one_machine else budget
+
+    def tell(self, kind: str, *values: Any) -> None:
+        for channel in self._channels:
+            with contextlib.suppress(OSError):  # whoever watches it says what is wrong
+                channel.send(kind, *values)
+
+    def bring(self, how: Mapping[str, Any], load: Callable[[], LoadedModel]) -> LoadedModel:
+        """Everybody loads; raises LoadError, or whatever our own load raises, and then nobody has anything new."""
+        self.tell("load", how)
+        try:
+            loaded = load()
+        except BaseException:
+            self._refused()
+            self.tell("forget")
+            raise
+        if refused := self._refused():
+            self.tell("forget")
+            raise LoadError(refused)
+        return replace(loaded, slots=LeadingSlots(loaded.slots, self.tell))
+
+    def stepper(self, loaded: LoadedModel, at_once: AtOnce | None, *, packs: bool) -> Stepper:
+        """For a model that was brought; everybody begins to serve it."""
+        self.tell("serve")
+        return LeadingStepper(loaded, self.group, self.tell, at_once, packs=packs)
+
+    def agreed(self, said: bool) -> bool:
+        """What we say holds for all."""
+        return agreed(self.group, said)
+
+    def fail(self, reason: str) -> None:
+        """Our step failed, so that others wait for sums that never come. Whoever is gone is the better reason."""
+        threading.Event().wait(LAST_WORDS_S)
+        self._lost(0, reason)
+
+    def _refused(self) -> str:
+        """Wait for an answer of each; what the first said who refused, "" for nobody."""
+        said = [answers.get() for answers in self._answers]
+        return next((f"rank {rank}: {one}" for rank, one in enumerate(said, 1) if one), "")
+
+    def _watch(self, rank: int) -> None:
+        channel, silent = self._channels[rank - 1], 0
+        while True:
+            if channel.waits(LOOK_S):
+                silent += 1
+                if silent >= SILENT_LOOKS:
+                    return self._lost(rank, f"it has said nothing for {SILENT_LOOKS * LOOK_S:g} s")
+                continue
+            silent, message = 0, channel.receive()
+            if message is None:
+                return self._lost(rank, "it ended")
+            if message[0] == "answer":
+                self._answers[rank - 1].put(message[1])
+            elif message[0] == "failed":
+                return self._lost(rank, message[1])
+
+    def _lost(self, rank: int, reason: str) -> None:
+        if self._losing.acquire(blocking=False):
+            self._on_lost(rank, reason)

@@ -1,0 +1,78 @@
+"""How the processes of a group on one machine find each other: what mx.distributed reads in the environment.
+
+With CUDA they meet through NCCL, each with a GPU of its own; elsewhere in a ring of sockets. Addresses are
+loopback's, so no other machine reaches them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from runner.machine import device
+
+HOST = "127.0.0.1"
+
+
+class Places(NamedTuple):
+    """environments: what each rank needs beside what we have. kept: sockets that keep others from our ports."""
+
+    backend: str
+    environments: Sequence[dict[str, str]]
+    kept: Sequence[socket.socket]
+    hostfile: str
+
+    def forget(self) -> None:
+        """The group is there."""
+        for one in self.kept:
+            one.close()
+        if self.hostfile:
+            with contextlib.suppress(OSError):
+                os.unlink(self.hostfile)
+
+
+def places(size: int) -> Places:
+    return _nccl(size) if device.kind() == "cuda" else _ring(size)
+
+
+def _ring(size: int) -> Places:
+    kept, ports = _ports(size)
+    file, path = tempfile.mkstemp(prefix="mlx-runner-", suffix=".json")
+    with open(file, "w") as hosts:
+        json.dump([[f"{HOST}:{port}"] for port in ports], hosts)
+    common = {"MLX_HOSTFILE": path}
+    return Places("ring", [common | {"MLX_RANK": str(rank)} for rank in range(size)], kept, path)
+
+
+def _nccl(size: int) -> Places:
+    kept, ports = _ports(1)
+    common = {"NCCL_HOST_IP": HOST, "NCCL_PORT": str(ports[0]), "MLX_WORLD_SIZE": str(size)}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    gpus = visible if len(visible) >= size else [str(rank) for rank in range(size)]
+    environments = [
+        common | {"MLX_RANK": str(rank), "CUDA_VISIBLE_DEVICES": gpus[rank]} for rank in range(size)
+    ]
+    return Places("nccl", environments, kept, "")
+
+
+def _ports(count: int) -> tuple[list[socket.socket], list[int]]:
+    """Free ports. On Linux nobody else gets them before the group has them: a socket that is bound and does not
+    listen is in the way of everybody but those who say, as the ring does, that they reuse addresses.
+    """
+    kept = []
+    for _ in range(count):
+        kept.append(one := socket.socket())
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind((HOST, 0))
+    ports = [one.getsockname()[1] for one in kept]
+    if sys.platform != "linux":
+        for one in kept:
+            one.close()
+        kept = []
+    return kept, ports

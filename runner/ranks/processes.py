@@ -1,0 +1,33 @@
+"""The group of processes that mx.distributed makes, as layers see it.
+
+Belongs to the thread that computes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+from runner.sharding.group import Group
+
+
+class Processes:
+    """A Group. Whoever makes one waits until all others make theirs."""
+
+    def __init__(self, backend: str) -> None:
+        """backend: ring or nccl. Raises RuntimeError if the others are not found."""
+        self._group: Any = mx.distributed.init(strict=True, backend=backend)
+        self.rank: int = self._group.rank()
+        self.size: int = self._group.size()
+
+    def sum(self, x: mx.array) -> mx.array:
+        return mx.distributed.all_sum(x, group=self._group)
+
+    def gather(self, x: mx.array) -> mx.array:
+        return mx.distributed.all_gather(x[None], group=self._group)
+
+
+def agreed(group: Group, said: bool) -> bool:
+    """What rank 0 said."""
+    return bool(group.sum(mx.array([said and group.rank == 0], mx.int32)).item())

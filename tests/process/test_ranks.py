@@ -1,0 +1,136 @@
+"""Several processes with one model, over sockets: they answer as one, and live and die as one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.parts import tiny
+from tests.parts.processes import EXIT_S, Running, children, hosted, is_alive, linux_only, spawned, wait_until
+from tests.parts.streams import Answer, Request, ask, endless, read_stream
+
+pytestmark = linux_only
+CONFIG: dict[str, Any] = {"num_key_value_heads": 6, "max_position_embeddings": 8192}
+PROMPT = "a long prompt, of several chunks. " * 20
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write(tmp_path_factory.mktemp("models") / "tiny", **CONFIG)
+
+
+@contextlib.contextmanager
+def group(model: Path, size: int) -> Iterator[tuple[Running, list[int]]]:
+    """Rank 0, ready to answer, and the process ids of those that follow. None of them outlives it."""
+    arguments = ["--model", str(model), "--port", "PORT", "--tensor-parallel", str(size), "--parallel", "2"]
+    with spawned("runner", *arguments) as running:
+        running.wait_ready()
+        others = followers(running)
+        assert len(others) == size - 1
+        yield running, others
+        running.process.kill()
+    wait_until(lambda: not any(map(is_alive, others)), EXIT_S, "the end of all")
+
+
+def followers(running: Running) -> list[int]:
+    return [pid for pid in children(running.pid) if b"follow" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def logprobs(answer: Answer) -> list[float]:
+    return [one["logprob"] for record in answer.records for one in record.get("Logprobs", [])]
+
+
+def asked(port: int, body: dict[str, Any]) -> Answer:
+    with Request(port, body) as request:
+        return request.answer()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_two_clients_at_once_get_of_several_processes_what_one_gives(model: Path, size: int) -> None:
+    bodies = [ask(text, 6) | {"logprobs": True, "top_logprobs": 3} for text in (PROMPT, "and a short one")]
+    with hosted(model) as alone:
+        expected = [asked(alone.port, body) for body in bodies]
+    with group(model, size) as (running, _), ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda body: asked(running.port, body), bodies))
+        assert "rank=1" in running.output.text
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.text == theirs.text
+        assert logprobs(ours) == pytest.approx(logprobs(theirs), abs=1e-4)
+        assert len(logprobs(ours)) == 6
+
+
+def is_lost(running: Running, stream: Request, reason: str) -> None:
+    """The open answer was told, the log says why, the exit code is that of a lost rank."""
+    answer = read_stream(stream.response.read())
+    assert answer.error is not None
+    assert reason in answer.error["error"]
+    assert running.exit_code() == 8
+    errors = [line for line in running.output.lines if line.startswith("Error:")]
+    assert errors == [f"Error: {answer.error['error']}"]
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_who_is_killed_takes_all_with_it_and_open_answers_are_told(model: Path, phase: str) -> None:
+    body = endless() if phase == "decode" else ask("x" * 8000, 1)
+    with group(model, 2) as (running, [other]), Request(running.port, body) as stream:
+        stream.started()
+        if phase == "decode":
+            stream.next_record()
+        os.kill(other, signal.SIGKILL)
+        is_lost(running, stream, "rank 1 of 2 is lost: it was ended by SIGKILL")
+
+
+@pytest.mark.slow
+def test_who_hangs_takes_all_with_it(model: Path) -> None:
+    with group(model, 2) as (running, [other]), Request(running.port, endless()) as stream:
+        stream.started().next_record()
+        os.kill(other, signal.SIGSTOP)
+        is_lost(running, stream, "rank 1 of 2 is lost: it has said nothing for 4 s")
+
+
+def test_an_idle_group_is_lost_with_one_of_it(model: Path) -> None:
+    with group(model, 3) as (running, others):
+        os.kill(others[1], signal.SIGKILL)
+        assert running.exit_code() == 8
+        assert "Error: rank 2 of 3 is lost: it was ended by SIGKILL" in running.output.text
+
+
+@pytest.mark.parametrize("phase", ["idle", "decode"])
+def test_without_rank_0_all_are_gone(model: Path, phase: str) -> None:
+    with group(model, 3) as (running, others), Request(running.port, endless()) as stream:
+        if phase == "decode":
+            stream.started().next_record()
+        running.process.kill()
+        killed = time.monotonic()
+        wait_until(lambda: not any(map(is_alive, others)), EXIT_S, "the end of all")
+        print(f"gone after {time.monotonic() - killed:.2f} s")
+        assert running.output.closed.wait(EXIT_S)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_ends_all_tidily(model: Path, number: signal.Signals) -> None:
+    with group(model, 2) as (running, [other]), Request(running.port, endless()) as stream:
+        stream.started().next_record()
+        os.kill(other, number)
+        running.send_signal(number)
+        assert running.exit_code() == 0
+        answer = read_stream(stream.response.read())
+        assert answer.error is not None
+        assert answer.error["error"] == "the runner is shutting down"
+        assert "Error:" not in running.output.text
+
+
+def test_a_model_that_cannot_be_divided_is_one_error(tmp_path: Path) -> None:
+    model = tiny.write(tmp_path / "model", num_attention_heads=3, num_key_value_heads=3)
+    with spawned("runner", "--model", str(model), "--port", "PORT", "--tensor-parallel", "2") as running:
+        assert running.exit_code(60.0) == 4
+        errors = [line for line in running.output.lines if "Error:" in line]
+        assert errors == ["Error: --tensor-parallel 2: the model has 3 heads, which 2 does not divide"]

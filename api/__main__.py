@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -39,12 +40,20 @@ from api.process.environment import (
     token,
     watchdog_s,
 )
-from runner.errors import BackendMissing, BadCacheFolder, RunnerError, ShuttingDown
+from runner.errors import (
+    BackendMissing,
+    BadCacheFolder,
+    LoadError,
+    RunnerError,
+    ShuttingDown,
+    UnsupportedModel,
+)
 
 if TYPE_CHECKING:
     from api.server import Server
     from api.stream import OpenStreams
     from runner.disk.folder import Folder
+    from runner.ranks.meeting import Launched
     from runner.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -123,6 +132,11 @@ def main() -> NoReturn:
 
         following.main(sys.argv[2:])
     arguments = parse(sys.argv[1:])
+    found = launched(arguments)
+    if found is not None and found.rank:
+        from api.commands import following
+
+        following.launched(found)
     if arguments.hosted:
         lifecycle.watch_parent()
     lifecycle.raise_file_limit()
@@ -135,17 +149,37 @@ def main() -> NoReturn:
         bound = bind(arguments.host, arguments.port)
         patience_s = patience(ending)
         watcher = watchdog.start_watcher(patience_s, hosted=arguments.hosted)
-        worker = start_worker(ending, arguments)
+        worker = start_worker(ending, arguments, found)
     except AddressTaken as error:
         ending.fatal(error, lifecycle.ADDRESS)
     except BadCacheFolder as error:
         ending.fatal(error, lifecycle.USAGE)
     except BackendMissing as error:
         ending.fatal(error, lifecycle.OTHER)
+    except UnsupportedModel as error:
+        ending.fatal(error, lifecycle.USAGE)
     watchdog.Watchdog(worker, watcher, patience_s, ending.worker_died).start()
     asyncio.run(serve(arguments, bound, worker, worker.load(arguments.model), ending, secret))
     worker.join(SAVING_S if worker.saves else FAREWELL_S)
     lifecycle.leave(lifecycle.STOPPED, handler)
+
+
+def launched(arguments: Arguments) -> Launched | None:
+    """Who else was started with us, if somebody did so, as `mlx.launch` does; None: we start whom we need."""
+    size = arguments.tensor_parallel
+    if size == 1 or "MLX_RANK" not in os.environ:
+        return None
+    try:
+        with mlx_needed():
+            from runner.ranks import meeting
+        found = meeting.launched()
+    except BackendMissing as error:
+        lifecycle.fatal(str(error), lifecycle.OTHER)
+    except LoadError as error:
+        lifecycle.fatal(str(error), lifecycle.USAGE)
+    if found is not None and found.size != size:
+        lifecycle.fatal(f"--tensor-parallel {size}: {found.size} processes were launched", lifecycle.USAGE)
+    return found
 
 
 def secret_for(ending: Ending, arguments: Arguments) -> bytes | None:
@@ -172,8 +206,10 @@ def patience(ending: Ending) -> int | None:
         ending.fatal(f"MLX_RUNNER_WATCHDOG={error}", lifecycle.USAGE)
 
 
-def start_worker(ending: Ending, arguments: Arguments) -> Worker:
-    """The MLX thread. Raises BackendMissing where MLX cannot be imported, or BadCacheFolder."""
+def start_worker(ending: Ending, arguments: Arguments, found: Launched | None) -> Worker:
+    """The MLX thread. Raises BackendMissing where MLX cannot be imported, BadCacheFolder, or UnsupportedModel where
+    there are too few GPUs.
+    """
     try:
         budget = arguments.memory or memory()
     except ValueError as error:
@@ -185,7 +221,8 @@ def start_worker(ending: Ending, arguments: Arguments) -> Worker:
     if arguments.tensor_parallel > 1:
         from api.process import followers
 
-        ranks = followers.start(arguments.tensor_parallel, ending.rank_lost)
+        size, lost = arguments.tensor_parallel, ending.rank_lost
+        ranks = followers.start(size, lost) if found is None else followers.meet(found, lost)
         if folder is not None:
             log.warning("Nothing is kept on the disk: several processes have the model")
             folder = None

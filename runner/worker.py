@@ -303,8 +303,7 @@ class Worker:
             self._patience_s = device.patience_s()
             memory.allow(self._memory_budget)
             if self._ranks is not None:
-                memory.allow(self._ranks.share_of(memory.budget()))
-                self._ranks.join(memory.budget())
+                self._join(self._ranks)
             while self._turn():
                 pass
             self._save_all()
@@ -314,6 +313,14 @@ class Worker:
         except BaseException as error:  # rule 8; nobody is left who could handle it
             log.critical("MLX thread died", exc_info=True)
             self._on_death(f"the MLX thread died: {type(error).__name__}: {error}")
+
+    def _join(self, ranks: Leader) -> None:
+        memory.allow(ranks.share_of(memory.budget()))
+        try:
+            ranks.join(memory.budget())
+        except Exception as error:
+            ranks.fail(explain(error))
+            raise
 
     def _turn(self) -> bool:
         """Begin a job if one may begin, and take a step if any request is live; False when it is time to end."""

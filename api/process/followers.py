@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.ranks.channel import Channel
-from runner.ranks.places import places
 
 if TYPE_CHECKING:
     from runner.ranks.leader import Leader
+    from runner.ranks.meeting import Launched
 
 FOLLOW = "follow"
 SOURCE = Path(__file__).parent.parent.parent  # where our packages are
@@ -30,6 +30,7 @@ GONE_S = 0.5  # for a process whose socket is closed to be gone
 def start(size: int, on_lost: Callable[[str], None]) -> Leader:
     """The leader of a group of so many, ourselves included. on_lost: what to say when one is lost."""
     from runner.ranks.leader import Leader
+    from runner.ranks.places import places
     from runner.ranks.processes import Processes
 
     found = places(size)
@@ -40,9 +41,21 @@ def start(size: int, on_lost: Callable[[str], None]) -> Leader:
         said = _end(started[rank - 1][0]) if rank else ""
         on_lost(f"rank {rank} of {size} is lost: {said or reason}")
 
-    leader = Leader([channel for _, channel in started], lambda: Processes(found.backend), lost, found.forget)
-    leader.start()
+    leader = Leader(size, lambda: Processes(found.backend), lost, found.forget)
+    leader.start([channel for _, channel in started])
     return leader
+
+
+def meet(found: Launched, on_lost: Callable[[str], None]) -> Leader:
+    """The leader of a group that somebody else launched."""
+    from runner.ranks.meeting import MeetingLeader
+    from runner.ranks.processes import Processes
+
+    return MeetingLeader(
+        found,
+        lambda: Processes(found.backend),
+        lambda rank, reason: on_lost(f"rank {rank} of {found.size} is lost: {reason}"),
+    )
 
 
 def _follow(rank: int, backend: str, environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], Channel]:
@@ -56,6 +69,7 @@ def _follow(rank: int, backend: str, environment: dict[str, str]) -> tuple[subpr
             command,
             env=inherited | environment | {"PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # libraries write there, as NCCL's side of MLX does
             pass_fds=[theirs.fileno()],
         )
     return process, Channel(ours)

@@ -35,37 +35,35 @@ class Leader:
 
     def __init__(
         self,
-        channels: Sequence[Channel],
+        size: int,
         join: Callable[[], Group],
         on_lost: Callable[[int, str], None],
         on_joined: Callable[[], None] = lambda: None,
         *,
         one_machine: bool = True,
     ) -> None:
-        """channels: to ranks 1, 2 and so on. join: makes the group, on the thread that computes. on_lost: called
-        once, on any thread, with a rank and its trouble. on_joined: nobody needs what the group was found by any
-        longer. one_machine: all share its memory.
+        """join: makes the group, on the thread that computes. on_lost: called once, on any thread, with a rank and
+        its trouble. on_joined: nobody needs what the group was found by any longer. one_machine: all share its
+        memory.
         """
-        self._channels = channels
+        self.size = size
+        self._channels: Sequence[Channel] = ()
         self._join = join
         self._on_lost = on_lost
         self._on_joined = on_joined
         self._one_machine = one_machine
-        self._answers: list[queue.SimpleQueue[str]] = [queue.SimpleQueue() for _ in channels]
+        self._answers: list[queue.SimpleQueue[str]] = [queue.SimpleQueue() for _ in range(1, size)]
         self._group: Group | None = None
         self._losing = threading.Lock()
-
-    @property
-    def size(self) -> int:
-        return len(self._channels) + 1
 
     @property
     def group(self) -> Group:
         assert self._group is not None
         return self._group
 
-    def start(self) -> None:
-        """Watch the followers."""
+    def start(self, channels: Sequence[Channel]) -> None:
+        """Watch the followers. channels: to ranks 1, 2 and so on."""
+        self._channels = channels
         for rank in range(1, self.size):
             threading.Thread(target=self._watch, args=(rank,), name=f"rank {rank}", daemon=True).start()
 

@@ -1,7 +1,7 @@
 """How the processes of a group on one machine find each other: what mx.distributed reads in the environment.
 
 With CUDA they meet through NCCL, each with a GPU of its own; elsewhere in a ring of sockets. Addresses are
-loopback's, so no other machine reaches them.
+loopback's, so no other machine reaches them; but MLX's side of NCCL listens to everybody until all are there.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import tempfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import mlx.core as mx
+
+from runner.errors import UnsupportedModel
 from runner.machine import device
 
-HOST = "127.0.0.1"
+HOST, LOOPBACK = "127.0.0.1", "lo"
 
 
 class Places(NamedTuple):
@@ -38,7 +41,8 @@ class Places(NamedTuple):
 
 
 def places(size: int) -> Places:
-    return _nccl(size) if device.kind() == "cuda" else _ring(size)
+    """Raises UnsupportedModel where there are fewer GPUs than processes."""
+    return _nccl(size, mx.device_count(mx.gpu)) if device.kind() == "cuda" else _ring(size)
 
 
 def _ring(size: int) -> Places:
@@ -50,15 +54,19 @@ def _ring(size: int) -> Places:
     return Places("ring", [common | {"MLX_RANK": str(rank)} for rank in range(size)], kept, path)
 
 
-def _nccl(size: int) -> Places:
+def _nccl(size: int, gpus: int) -> Places:
+    """gpus: how many this process sees."""
+    if gpus < size:
+        raise UnsupportedModel(
+            f"--tensor-parallel {size}: each process needs a GPU of its own, and {gpus} can be seen"
+        )
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = named.split(",") if named else [str(number) for number in range(gpus)]
     kept, ports = _ports(1)
     common = {"NCCL_HOST_IP": HOST, "NCCL_PORT": str(ports[0]), "MLX_WORLD_SIZE": str(size)}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    gpus = visible if len(visible) >= size else [str(rank) for rank in range(size)]
-    environments = [
-        common | {"MLX_RANK": str(rank), "CUDA_VISIBLE_DEVICES": gpus[rank]} for rank in range(size)
-    ]
-    return Places("nccl", environments, kept, "")
+    common |= {"NCCL_SOCKET_IFNAME": os.environ.get("NCCL_SOCKET_IFNAME", LOOPBACK)}
+    own = [{"MLX_RANK": str(rank), "CUDA_VISIBLE_DEVICES": names[rank]} for rank in range(size)]
+    return Places("nccl", [common | one for one in own], kept, "")
 
 
 def _ports(count: int) -> tuple[list[socket.socket], list[int]]:

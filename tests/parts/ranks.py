@@ -98,7 +98,7 @@ def leading(size: int, lost: list[str]) -> Iterator[Leader]:
         for rank, (_, theirs) in enumerate(pairs, 1)
     ]
     leader = Leader(
-        [Channel(ours) for ours, _ in pairs],
+        size,
         lambda: Member(0, table),
         lambda rank, reason: lost.append(f"{rank}: {reason}"),
     )
@@ -106,7 +106,7 @@ def leading(size: int, lost: list[str]) -> Iterator[Leader]:
     try:
         for thread in threads:
             thread.start()
-        leader.start()
+        leader.start([Channel(ours) for ours, _ in pairs])
         yield leader
     finally:
         for ours, _ in pairs:

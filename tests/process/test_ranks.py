@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -14,7 +15,17 @@ from typing import Any
 import pytest
 
 from tests.parts import tiny
-from tests.parts.processes import EXIT_S, Running, children, hosted, is_alive, linux_only, spawned, wait_until
+from tests.parts.processes import (
+    EXIT_S,
+    Running,
+    children,
+    free_port,
+    hosted,
+    is_alive,
+    linux_only,
+    spawned,
+    wait_until,
+)
 from tests.parts.streams import Answer, Request, ask, endless, read_stream
 
 pytestmark = linux_only
@@ -134,3 +145,44 @@ def test_a_model_that_cannot_be_divided_is_one_error(tmp_path: Path) -> None:
         assert running.exit_code(60.0) == 4
         errors = [line for line in running.output.lines if "Error:" in line]
         assert errors == ["Error: --tensor-parallel 2: the model has 3 heads, which 2 does not divide"]
+
+
+@contextlib.contextmanager
+def launched(model: Path, hostfile: Path, said: str = "2") -> Iterator[list[Running]]:
+    """Two processes by the same command, as a launcher on two machines starts them."""
+    hostfile.write_text(json.dumps([[f"127.0.0.1:{free_port()}"] for _ in range(2)]))
+    arguments = ["--model", str(model), "--port", "PORT", "--tensor-parallel", said]
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                spawned(*arguments, environment={"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hostfile)})
+            )
+            for rank in range(2)
+        ]
+
+
+def test_processes_that_a_launcher_started_answer_through_the_first_and_end_with_one(
+    model: Path, tmp_path: Path
+) -> None:
+    with launched(model, tmp_path / "hosts.json") as (first, second):
+        first.wait_ready()
+        assert len(asked(first.port, ask(PROMPT, 3)).text) > 0
+        assert second.health() is None
+        with Request(first.port, endless()) as stream:
+            stream.started().next_record()
+            second.process.kill()
+            is_lost(first, stream, "rank 1 of 2 is lost: it ended")
+
+
+def test_a_launched_process_ends_when_the_first_does(model: Path, tmp_path: Path) -> None:
+    with launched(model, tmp_path / "hosts.json") as (first, second):
+        first.wait_ready()
+        first.process.kill()
+        assert second.exit_code() == 8
+
+
+def test_a_launch_of_another_size_is_refused(model: Path, tmp_path: Path) -> None:
+    with launched(model, tmp_path / "hosts.json", said="3") as both:
+        for running in both:
+            assert running.exit_code() == 2
+            assert "Error: --tensor-parallel 3: 2 processes were launched" in running.output.text

@@ -18,7 +18,7 @@ from runner.store.resolve import open_model
 from tests.parts import tiny
 from tests.parts.models import loaded, logits, parameters
 from tests.parts.quantized import in_mlx_spelling, section
-from tests.parts.ranks import together
+from tests.parts.ranks import Member, Table, together
 
 TOKENS = [257, *range(20)]
 Q4 = Quantization(32, 4, "affine")
@@ -85,6 +85,26 @@ def test_each_process_holds_its_share(tmp_path: Path) -> None:
     shares = together(3, lambda group: sum(a.size for a in parameters(part(model, group).model).values()))
     norms = 5 * 48  # are everybody's
     assert shares == [(entire - norms) // 3 + norms] * 3
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_no_process_ever_holds_more_than_its_share_and_one_tensor(tmp_path: Path, rank: int) -> None:
+    changes = {
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    }
+    model = tiny.write(tmp_path / "model", **changes, vocab_size=4000, num_hidden_layers=8)
+    group = Member(rank, Table(4))  # the others are not needed for a load
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    ours = part(model, group)
+    weights = sum(array.nbytes for array in parameters(ours.model).values())
+    largest = 4 * 4000 * 256
+    assert mx.get_active_memory() - before < 1.02 * weights
+    assert mx.get_peak_memory() - before < 1.02 * (weights + largest)
 
 
 def test_a_number_that_does_not_divide_the_heads_is_one_clear_line(tmp_path: Path) -> None:

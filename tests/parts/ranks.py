@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from runner.loading.conversion import join_layers
-from runner.machine import memory
+from runner.machine import device, memory
 from runner.models import build
 from runner.models.base import Model
 from runner.ranks.channel import Channel
@@ -102,7 +102,12 @@ def leading(size: int, lost: list[str]) -> Iterator[Leader]:
         lambda: Member(0, table),
         lambda rank, reason: lost.append(f"{rank}: {reason}"),
     )
-    threads = [threading.Thread(target=follower.run, daemon=True) for follower in followers]
+
+    def follow(follower: Follower) -> None:
+        follower.run()
+        device.leave()
+
+    threads = [threading.Thread(target=follow, args=(follower,), daemon=True) for follower in followers]
     try:
         for thread in threads:
             thread.start()

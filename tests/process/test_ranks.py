@@ -17,9 +17,11 @@ import pytest
 from tests.parts import tiny
 from tests.parts.processes import (
     EXIT_S,
+    START_S,
     Running,
     children,
     free_port,
+    held_back,
     hosted,
     is_alive,
     linux_only,
@@ -97,6 +99,28 @@ def test_who_is_killed_takes_all_with_it_and_open_answers_are_told(model: Path, 
             stream.next_record()
         os.kill(other, signal.SIGKILL)
         is_lost(running, stream, "rank 1 of 2 is lost: it was ended by SIGKILL")
+
+
+ARGUMENTS = ("--port", "PORT", "--tensor-parallel", "2")
+
+
+def test_who_is_killed_before_there_is_a_group_takes_all_with_it(model: Path) -> None:
+    with spawned("runner", "--model", str(model), *ARGUMENTS) as running:
+        wait_until(lambda: bool(followers(running)), START_S, "a process that follows")
+        os.kill(followers(running)[0], signal.SIGKILL)
+        assert running.exit_code() == 8
+        assert "Error: rank 1 of 2 is lost: it was ended by SIGKILL" in running.output.text
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_who_is_killed_while_all_load_takes_all_with_it(tmp_path: Path, rank: int) -> None:
+    model = tiny.write(tmp_path / "model", **CONFIG)
+    with held_back(model / "config.json"), spawned("runner", "--model", str(model), *ARGUMENTS) as running:
+        running.output.wait_for("Ranks joined")
+        [other] = followers(running)
+        os.kill(other if rank else running.pid, signal.SIGKILL)
+        assert running.exit_code() == (8 if rank else -signal.SIGKILL)
+        wait_until(lambda: not is_alive(other), EXIT_S, "the end of all")
 
 
 @pytest.mark.slow

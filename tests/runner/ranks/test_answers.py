@@ -93,7 +93,7 @@ def model_of(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_requests_in_company_get_what_they_get_of_one_process(tmp_path: Path, kind: str) -> None:
     model = model_of(tmp_path / "model", kind)
-    asked = requests(12, seed=1)
+    asked = requests(30, seed=1)
     with working(model, 1) as alone, working(model, 2) as together:
         assert texts(answers(together, asked)) == texts(answers(alone, asked))
 

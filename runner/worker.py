@@ -27,6 +27,7 @@ Knows nothing about HTTP or asyncio.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import sys
@@ -316,11 +317,8 @@ class Worker:
 
     def _join(self, ranks: Leader) -> None:
         memory.allow(ranks.share_of(memory.budget()))
-        try:
+        with self._in_step():
             ranks.join(memory.budget())
-        except Exception as error:
-            ranks.fail(explain(error))
-            raise
 
     def _turn(self) -> bool:
         """Begin a job if one may begin, and take a step if any request is live; False when it is time to end."""
@@ -410,10 +408,7 @@ class Worker:
             elif not engine.advance():
                 return  # until somebody wakes us
         except Exception as error:  # rule 5
-            if self._ranks is not None:
-                log.exception("Step failed")
-                self._ranks.fail(explain(error))
-                raise
+            self._end_all(error)
             if is_out_of_memory(error):
                 why = explain(error)
                 if engine.out_of_memory(why):
@@ -445,8 +440,8 @@ class Worker:
             loaded = self._bring(reference, files)
             rehearsal = rehearse(loaded, rows_attention()) if device.compiles_kernels() else None
             if rehearsal is not None:
-                self._tell("rehearse")
-                next(rehearsal)
+                with self._in_step("rehearse"):
+                    next(rehearsal)
         except Exception:
             self._publish(progress=100 if self._loaded else 0)
             raise
@@ -466,9 +461,22 @@ class Worker:
         told = {"reference": reference, "store": str(self._store), **how}
         return self._ranks.bring(told, lambda: load(files, self._load_progress, **how, group=group))
 
-    def _tell(self, kind: str) -> None:
-        if self._ranks is not None:
+    @contextlib.contextmanager
+    def _in_step(self, kind: str = "") -> Iterator[None]:
+        """Around what all processes do together. kind: what the others are told."""
+        if kind and self._ranks is not None:
             self._ranks.tell(kind)
+        try:
+            yield
+        except Exception as error:
+            self._end_all(error)
+            raise
+
+    def _end_all(self, error: Exception) -> None:
+        """What fails in one process leaves the others waiting for its part of a sum."""
+        if self._ranks is not None:
+            log.error("Failed in step with others", exc_info=error)
+            self._ranks.fail(explain(error))
 
     def _load_progress(self, share: float) -> None:
         self._beat("a load")
@@ -477,9 +485,9 @@ class Worker:
     def _probe(self, loaded: LoadedModel, files: ModelFiles) -> None:
         assert self._engine is not None
         folder, slots = self._cache_folder, loaded.slots
-        self._tell("probe")
         agreed = bool if self._ranks is None else self._ranks.agreed
-        costs = measured(loaded.model, slots.fresh_memory(), agreed)
+        with self._in_step("probe"):
+            costs = measured(loaded.model, slots.fresh_memory(), agreed)
         self._engine.keep_to(Limits(memory.budget(), costs, loaded.prefill_chunk))
         if folder is not None:
             self._disk = open_disk_cache(folder, files, loaded.model, slots, device.kind(), self.wake)
@@ -512,9 +520,10 @@ class Worker:
 
     def _rehearse(self) -> None:
         assert self._rehearsal is not None
-        self._tell("rehearse")
         try:
-            if next(self._rehearsal, None) is None:
+            with self._in_step("rehearse"):
+                piece = next(self._rehearsal, None)
+            if piece is None:
                 self._rehearsal = None
                 memory.release_buffers()
         except Exception:  # rule 5; requests may do without
@@ -540,7 +549,8 @@ class Worker:
     def _unload(self) -> None:
         self._save_all()
         self._loaded = self._engine = self._rehearsal = None
-        self._tell("unload")
+        if self._ranks is not None:
+            self._ranks.tell("unload")
         self._publish(ready=False, model="", context_length=0, progress=0, slots=(), kv_type=AS_COMPUTED)
 
     def _empty_cache(self) -> tuple[SlotStatus, ...]:

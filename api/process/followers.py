@@ -41,7 +41,8 @@ def start(size: int, on_lost: Callable[[str], None]) -> Leader:
         said = _end(started[rank - 1][0]) if rank else ""
         on_lost(f"rank {rank} of {size} is lost: {said or reason}")
 
-    leader = Leader(size, lambda: Processes(found.backend), lost, found.forget)
+    shared = found.backend == "ring"  # a GPU has a memory of its own
+    leader = Leader(size, lambda: Processes(found.backend), lost, found.forget, one_machine=shared)
     leader.start([channel for _, channel in started])
     return leader
 

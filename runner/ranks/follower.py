@@ -52,7 +52,8 @@ class Follower:
         self._coming: LoadedModel | None = None  # brought, and not served yet
         self._loaded: LoadedModel | None = None
         self._stepper: Stepper | None = None
-        self._rehearsal: Iterator[str] | None = None
+        self._rehearsal: Iterator[str] | None = None  # of the one, of the other
+        self._coming_rehearsal: Iterator[str] | None = None
         self._plan = StepPlan(())
         self._steps = 0
 
@@ -108,21 +109,23 @@ class Follower:
         self._channel.send("answer", said)
 
     def _on_forget(self) -> None:
-        self._coming = self._rehearsal = None
+        self._coming = self._coming_rehearsal = None
         memory.release_buffers()
 
     def _on_rehearse(self) -> None:
-        assert self._coming is not None or self._loaded is not None
-        if self._coming is not None and self._rehearsal is None:
-            self._rehearsal = rehearse(self._coming, rows_attention())
-        assert self._rehearsal is not None
-        next(self._rehearsal, None)
+        """The first piece before the model is served, each other one later."""
+        if self._coming is not None:
+            self._coming_rehearsal = rehearse(self._coming, rows_attention())
+        rehearsal = self._coming_rehearsal or self._rehearsal
+        assert rehearsal is not None
+        next(rehearsal, None)
 
     def _on_serve(self) -> None:
         assert self._coming is not None
         loaded = self._loaded = self._coming
         self._stepper = Stepper(loaded.model, loaded.slots, rows_attention(), packs=device.packs_prompts())
-        self._coming = None
+        self._rehearsal = self._coming_rehearsal
+        self._coming = self._coming_rehearsal = None
 
     def _on_probe(self) -> None:
         assert self._loaded is not None

@@ -56,6 +56,8 @@ def launched(environ: Mapping[str, str] = os.environ) -> Launched | None:
             hosts = [
                 one[0].rpartition(":")[0] for one in json.loads(Path(environ["MLX_HOSTFILE"]).read_text())
             ]
+            if not all(hosts):
+                raise ValueError("a host without an address and a port")
             return Launched(rank, len(hosts), "ring", hosts[0], len(set(hosts)) == 1)
         if "NCCL_HOST_IP" in environ:
             return Launched(rank, int(environ["MLX_WORLD_SIZE"]), "nccl", environ["NCCL_HOST_IP"], False)
@@ -94,7 +96,7 @@ def called(group: Group, host: str) -> Sequence[Channel]:
             listener.settimeout(max(0.1, deadline - time.monotonic()))
             try:
                 connection, _ = listener.accept()
-                if (rank := _shown(connection, secret)) is not None:
+                if (rank := shown(connection, secret)) is not None:
                     came[rank] = _kept(connection)
             except OSError as error:
                 if time.monotonic() > deadline:
@@ -119,7 +121,7 @@ def _said(group: Group, numbers: Sequence[int]) -> list[int]:
     return found
 
 
-def _shown(connection: socket.socket, secret: bytes) -> int | None:
+def shown(connection: socket.socket, secret: bytes) -> int | None:
     """The rank of who knows the secret; None for anybody else, who is sent away."""
     connection.settimeout(1.0)
     said = b""

@@ -30,12 +30,16 @@ MATRIX = ("weight", "scales", "biases")
 WHOLE = ("global_scale",)
 
 
-def divide(model: Model, weights: Mapping[str, mx.array], group: Group) -> dict[str, mx.array]:
+def divide(
+    model: Model, weights: Mapping[str, mx.array], group: Group, architecture: str
+) -> dict[str, mx.array]:
     """Leave our part in a model that has these weights, of which nothing is evaluated yet; the weights that it has
     then, by the names of the whole. Raises UnsupportedModel for what cannot be divided.
     """
     if not isinstance(model, CausalLM):
-        raise UnsupportedModel(f"--tensor-parallel {group.size}: models of mlx-lm cannot be divided")
+        raise UnsupportedModel(
+            f"--tensor-parallel {group.size}: {architecture} runs through mlx-lm, whose models cannot be divided"
+        )
     ours = dict(weights)
     for path, module in _modules(model):
         if isinstance(module, Divisible):

@@ -82,7 +82,7 @@ def divided(case: Case, checkpoint: dict[str, mx.array], group: Group) -> Model:
     model = build(case.config)
     weights = model.rename(dict(checkpoint))
     model.load_weights(list(weights.items()), strict=True)
-    ours = divide(model, weights, group)
+    ours = divide(model, weights, group, case.architecture)
     mx.eval(list(ours.values()))
     join_layers(model)
     return model
@@ -118,8 +118,18 @@ def leading(size: int, lost: list[str]) -> Iterator[Leader]:
             ours.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join(PATIENCE_S)
-        for pair in pairs:
-            for one in pair:
-                one.close()
+        close(pairs)
         memory.allow(None)
     assert not any(thread.is_alive() for thread in threads)
+
+
+def close(pairs: Sequence[tuple[socket.socket, socket.socket]]) -> None:
+    """The sockets of a leader, which watches one of each pair, and of its followers."""
+    for ours, _ in pairs:
+        ours.shutdown(socket.SHUT_RDWR)
+    for thread in threading.enumerate():
+        if thread.name.startswith("rank "):
+            thread.join(PATIENCE_S)
+    for pair in pairs:
+        for one in pair:
+            one.close()

@@ -210,3 +210,14 @@ def test_a_launch_of_another_size_is_refused(model: Path, tmp_path: Path) -> Non
         for running in both:
             assert running.exit_code() == 2
             assert "Error: --tensor-parallel 3: 2 processes were launched" in running.output.text
+
+
+def test_nothing_is_kept_on_the_disk_and_the_log_says_so(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    with spawned("--model", str(model), *ARGUMENTS, "--cache-dir", str(folder)) as running:
+        running.wait_ready()
+        assert "Nothing is kept on the disk: several processes have the model" in running.output.text
+        asked(running.port, ask(PROMPT, 3))
+        running.send_signal(signal.SIGINT)
+        assert running.exit_code() == 0
+    assert not [file for file in folder.rglob("*") if file.suffix == ".safetensors"]

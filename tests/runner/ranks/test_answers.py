@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from runner.errors import LoadError
-from runner.types import Chunk, Done, Event, Failed, GenerateRequest, Grammar, SamplingOptions
+from runner.types import (
+    AS_COMPUTED,
+    Chunk,
+    Done,
+    Event,
+    Failed,
+    GenerateRequest,
+    Grammar,
+    KVType,
+    SamplingOptions,
+)
 from runner.worker import Worker
 from tests.parts import tiny
 from tests.parts.answer import WAIT_S, Answer
@@ -23,13 +33,15 @@ GRAMMARS = (None, None, None, Grammar("regex", "[a-f]{9}-[0-9]+"))
 
 
 @contextlib.contextmanager
-def working(model: Path | None, size: int, *, parallel: int = 3) -> Iterator[Worker]:
+def working(
+    model: Path | None, size: int, *, parallel: int = 3, kv_type: KVType = AS_COMPUTED
+) -> Iterator[Worker]:
     """With so many processes' parts, of which each is a thread; with one as ever."""
     deaths: list[str] = []
     lost: list[str] = []
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(leading(size, lost)) if size > 1 else None
-        worker = Worker(100, deaths.append, parallel=parallel, ranks=ranks)
+        worker = Worker(100, deaths.append, parallel=parallel, kv_type=kv_type, ranks=ranks)
         worker.start()
         if model is not None:
             worker.load(str(model)).result(WAIT_S)
@@ -95,6 +107,17 @@ def test_requests_in_company_get_what_they_get_of_one_process(tmp_path: Path, ki
     model = model_of(tmp_path / "model", kind)
     asked = requests(30, seed=1)
     with working(model, 1) as alone, working(model, 2) as together:
+        assert texts(answers(together, asked)) == texts(answers(alone, asked))
+
+
+def test_quantized_keys_and_values_are_those_of_one_process(tmp_path: Path) -> None:
+    model = tiny.write(tmp_path / "model", head_dim=32)
+    asked = requests(6, seed=5)
+    with (
+        working(model, 1, kv_type="q8_0") as alone,
+        working(model, 2, kv_type="q8_0") as together,
+    ):
+        assert together.status.kv_type == "q8_0"
         assert texts(answers(together, asked)) == texts(answers(alone, asked))
 
 

@@ -15,7 +15,7 @@ from runner.loading.loader import load
 from runner.quantization.settings import Quantization
 from runner.sharding.group import Group
 from runner.store.resolve import open_model
-from tests.parts import tiny
+from tests.parts import tiny, zoo
 from tests.parts.models import loaded, logits, parameters
 from tests.parts.quantized import in_mlx_spelling, section
 from tests.parts.ranks import Member, Table, together
@@ -119,3 +119,11 @@ def test_groups_larger_than_a_head_are_refused(tmp_path: Path) -> None:
     model = quantized(tmp_path / "model", **WIDE | {"head_dim": 8, "num_key_value_heads": 4})
     with pytest.raises(UnsupportedModel, match="a dimension of 1 entries cannot be divided by 4"):
         in_parts(model, 2, packed=True)
+
+
+def test_a_model_of_mlx_lm_is_refused_by_name(tmp_path: Path) -> None:
+    model = zoo.write(tmp_path / "model", "Phi3ForCausalLM")
+    with pytest.raises(
+        UnsupportedModel, match="--tensor-parallel 2: Phi3ForCausalLM runs through mlx-lm, whose"
+    ):
+        in_parts(model, 2)

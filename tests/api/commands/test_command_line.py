@@ -100,6 +100,24 @@ def test_a_context_that_holds_no_prompt_and_answer_is_a_usage_error(
     assert number in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "processes"),
+    [([], 1), (["--tensor-parallel", "4"], 4), (["runner", "-model", "x", "-tensor-parallel=2"], 2)],
+)
+def test_how_many_processes_have_the_model(words: list[str], processes: int) -> None:
+    assert parse(words).tensor_parallel == processes
+
+
+@pytest.mark.parametrize("number", ["0", "65", "-1", "many"])
+def test_a_number_of_processes_that_is_none_is_a_usage_error(
+    number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        parse(["--tensor-parallel", number])
+    assert left.value.code == 2
+    assert number in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("number", ["0", "65", "-1", "many"])
 def test_a_number_at_once_that_is_none_is_a_usage_error(
     number: str, capsys: pytest.CaptureFixture[str]

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
 import socket
 import sys
@@ -37,23 +36,23 @@ from api.process.environment import (
     memory,
     model_store,
     parallel,
+    tensor_parallel,
     token,
     watchdog_s,
 )
 from runner.errors import (
     BackendMissing,
     BadCacheFolder,
-    LoadError,
     RunnerError,
     ShuttingDown,
     UnsupportedModel,
 )
 
 if TYPE_CHECKING:
+    from api.process.followers import Join
     from api.server import Server
     from api.stream import OpenStreams
     from runner.disk.folder import Folder
-    from runner.ranks.meeting import Launched
     from runner.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -128,19 +127,19 @@ def main() -> NoReturn:
         signals.interrupt()
         showing.main(sys.argv[2:])
     if sys.argv[1:2] == ["follow"]:
-        from api.commands import following
+        from api.process import following
 
         following.main(sys.argv[2:])
     arguments = parse(sys.argv[1:])
-    found = launched(arguments)
-    if found is not None and found.rank:
-        from api.commands import following
+    join = None
+    if (size := processes(arguments)) > 1:
+        from api.process import followers
 
-        following.launched(found)
+        join = followers.group(size)
     if arguments.hosted:
         lifecycle.watch_parent()
     lifecycle.raise_file_limit()
-    handler = logs.start(log_level(), 0 if arguments.tensor_parallel > 1 else None)
+    handler = logs.start(log_level(), None if join is None else 0)
     ending = Ending(handler)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: ending.ask_to_stop(number))
@@ -149,7 +148,7 @@ def main() -> NoReturn:
         bound = bind(arguments.host, arguments.port)
         patience_s = patience(ending)
         watcher = watchdog.start_watcher(patience_s, hosted=arguments.hosted)
-        worker = start_worker(ending, arguments, found)
+        worker = start_worker(ending, arguments, join)
     except AddressTaken as error:
         ending.fatal(error, lifecycle.ADDRESS)
     except BadCacheFolder as error:
@@ -164,22 +163,12 @@ def main() -> NoReturn:
     lifecycle.leave(lifecycle.STOPPED, handler)
 
 
-def launched(arguments: Arguments) -> Launched | None:
-    """Who else was started with us, if somebody did so, as `mlx.launch` does; None: we start whom we need."""
-    size = arguments.tensor_parallel
-    if size == 1 or "MLX_RANK" not in os.environ:
-        return None
+def processes(arguments: Arguments) -> int:
+    """How many have the model together."""
     try:
-        with mlx_needed():
-            from runner.ranks import meeting
-        found = meeting.launched()
-    except BackendMissing as error:
-        lifecycle.fatal(str(error), lifecycle.OTHER)
-    except LoadError as error:
-        lifecycle.fatal(str(error), lifecycle.USAGE)
-    if found is not None and found.size != size:
-        lifecycle.fatal(f"--tensor-parallel {size}: {found.size} processes were launched", lifecycle.USAGE)
-    return found
+        return arguments.tensor_parallel or tensor_parallel()
+    except ValueError as error:
+        lifecycle.fatal(f"MLX_RUNNER_TENSOR_PARALLEL={error}", lifecycle.USAGE)
 
 
 def secret_for(ending: Ending, arguments: Arguments) -> bytes | None:
@@ -206,9 +195,9 @@ def patience(ending: Ending) -> int | None:
         ending.fatal(f"MLX_RUNNER_WATCHDOG={error}", lifecycle.USAGE)
 
 
-def start_worker(ending: Ending, arguments: Arguments, found: Launched | None) -> Worker:
-    """The MLX thread. Raises BackendMissing where MLX cannot be imported, BadCacheFolder, or UnsupportedModel where
-    there are too few GPUs.
+def start_worker(ending: Ending, arguments: Arguments, join: Join | None) -> Worker:
+    """The MLX thread. join: makes us the first of several processes. Raises BackendMissing where MLX cannot be
+    imported, BadCacheFolder, or UnsupportedModel where there are too few GPUs.
     """
     try:
         budget = arguments.memory or memory()
@@ -218,11 +207,8 @@ def start_worker(ending: Ending, arguments: Arguments, found: Launched | None) -
     with mlx_needed():
         from runner.worker import Worker
     ranks = None
-    if arguments.tensor_parallel > 1:
-        from api.process import followers
-
-        size, lost = arguments.tensor_parallel, ending.rank_lost
-        ranks = followers.start(size, lost) if found is None else followers.meet(found, lost)
+    if join is not None:
+        ranks = join(ending.rank_lost)
         if folder is not None:
             log.warning("Nothing is kept on the disk: several processes have the model")
             folder = None

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from api.process.environment import MAX_PARALLEL, MIN_CONTEXT, size
+from api.process.environment import MAX_PARALLEL, MAX_RANKS, MIN_CONTEXT, size
 from runner.store.resolve import DEMO
 from runner.types import AS_COMPUTED, KV_TYPES, KVType
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 11435  # Ollama itself listens on 11434
-MAX_RANKS = 64
 
 EPILOG = """\
 examples:
@@ -46,6 +45,7 @@ environment:
   MLX_RUNNER_CACHE_DIR  a folder that keeps prompts from one start to the next (default: none does)
   MLX_RUNNER_CACHE_SIZE  what it may hold (default 16G)
   MLX_RUNNER_TOKEN  requests must show it: Authorization: Bearer TOKEN (Ollama shows none)
+  MLX_RUNNER_TENSOR_PARALLEL  how many processes have the model together (default 1)
   MLX_RUNNER_WATCHDOG  seconds without progress after which a load or a step ends the runner; 0: never
 
 exit codes:
@@ -78,7 +78,7 @@ class Arguments:
     cache_size: int | None = None
     open_to_network: bool = False
     kv_type: KVType | None = None
-    tensor_parallel: int = 1
+    tensor_parallel: int | None = None
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -93,7 +93,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         parser.error(f"--port {options.port}: expected 0 to 65535")
     if options.parallel is not None and not 1 <= options.parallel <= MAX_PARALLEL:
         parser.error(f"--parallel {options.parallel}: expected 1 to {MAX_PARALLEL}")
-    if not 1 <= options.tensor_parallel <= MAX_RANKS:
+    if options.tensor_parallel is not None and not 1 <= options.tensor_parallel <= MAX_RANKS:
         parser.error(f"--tensor-parallel {options.tensor_parallel}: expected 1 to {MAX_RANKS}")
     if options.context_length is not None and options.context_length < MIN_CONTEXT:
         parser.error(f"--context-length {options.context_length}: expected {MIN_CONTEXT} or more")
@@ -214,9 +214,8 @@ def _parser(hosted: bool) -> argparse.ArgumentParser:
         "-tensor-parallel",
         metavar="N",
         type=int,
-        default=1,
         help="processes that have the model together, each with a part of it, and with a GPU of its own where "
-        "there are several: for models that do not fit into one",
+        "there are several: for models that do not fit into one (default: MLX_RUNNER_TENSOR_PARALLEL or 1)",
     )
     add("--verbose", "-verbose", action="store_true", help="accepted and ignored; see OLLAMA_DEBUG")
     add("--version", "-version", action="version", version=f"mlx-runner {version('mlx-runner')}")

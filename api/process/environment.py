@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 TRUE = ("1", "t", "T", "TRUE", "true", "True")
 DEFAULT_MAX_QUEUE = 512
 MAX_PARALLEL = 64
+MAX_RANKS = 64
 MIN_CONTEXT = 2  # tokens: one of a prompt and one of an answer
 DEFAULT_CACHE_BYTES = 16 * 2**30
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -123,6 +124,16 @@ def watchdog_s(environ: Mapping[str, str] = os.environ) -> int | None:
         return None
     if not re.fullmatch(r"\d{1,9}", value, re.ASCII):
         raise ValueError(f"{value}: expected seconds, such as 600, or 0 for never")
+    return int(value)
+
+
+def tensor_parallel(environ: Mapping[str, str] = os.environ) -> int:
+    """MLX_RUNNER_TENSOR_PARALLEL: processes that have the model together. Raises ValueError for what is not 1 to
+    MAX_RANKS: it is ours alone, and whoever sets it relies on it.
+    """
+    value = variable("MLX_RUNNER_TENSOR_PARALLEL", environ) or "1"
+    if not re.fullmatch(r"\d{1,3}", value, re.ASCII) or not 1 <= int(value) <= MAX_RANKS:
+        raise ValueError(f"{value}: expected 1 to {MAX_RANKS}")
     return int(value)
 
 

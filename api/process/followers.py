@@ -13,9 +13,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from api.process import lifecycle
+from api.process.backend import mlx_needed
+from runner.errors import BackendMissing, LoadError
 from runner.ranks.channel import Channel
 
 if TYPE_CHECKING:
@@ -27,8 +31,35 @@ SOURCE = Path(__file__).parent.parent.parent  # where our packages are
 GONE_S = 0.5  # for a process whose socket is closed to be gone
 
 
+Join = Callable[[Callable[[str], None]], "Leader"]
+"""Makes the leader of a group, given what to do when one of it is lost."""
+
+
+def group(size: int) -> Join:
+    """Of so many, ourselves included: those that somebody launched together, as `mlx.launch` does, or else we start
+    the others. Who was launched to follow does so, and never comes back from here.
+    """
+    if "MLX_RANK" not in os.environ:
+        return partial(start, size)
+    try:
+        with mlx_needed():
+            from runner.ranks import meeting
+        found = meeting.launched()
+    except BackendMissing as error:
+        lifecycle.fatal(str(error), lifecycle.OTHER)
+    except LoadError as error:
+        lifecycle.fatal(str(error), lifecycle.USAGE)
+    if found.size != size:
+        lifecycle.fatal(f"--tensor-parallel {size}: {found.size} processes were launched", lifecycle.USAGE)
+    if found.rank:
+        from api.process import following
+
+        following.launched(found)
+    return partial(meet, found)
+
+
 def start(size: int, on_lost: Callable[[str], None]) -> Leader:
-    """The leader of a group of so many, ourselves included. on_lost: what to say when one is lost."""
+    """Start the others."""
     from runner.ranks.leader import Leader
     from runner.ranks.places import places
     from runner.ranks.processes import Processes
@@ -48,7 +79,7 @@ def start(size: int, on_lost: Callable[[str], None]) -> Leader:
 
 
 def meet(found: Launched, on_lost: Callable[[str], None]) -> Leader:
-    """The leader of a group that somebody else launched."""
+    """The others come by themselves."""
     from runner.ranks.meeting import MeetingLeader
     from runner.ranks.processes import Processes
 

@@ -46,10 +46,8 @@ class Launched(NamedTuple):
     one_machine: bool
 
 
-def launched(environ: Mapping[str, str] = os.environ) -> Launched | None:
-    """None if nobody launched us. Raises LoadError for what is no such environment."""
-    if "MLX_RANK" not in environ:
-        return None
+def launched(environ: Mapping[str, str] = os.environ) -> Launched:
+    """What a launcher said. Raises LoadError for what is no such environment."""
     try:
         rank = int(environ["MLX_RANK"])
         if "MLX_HOSTFILE" in environ:

@@ -165,7 +165,8 @@ def test_a_signal_to_all_ends_all_tidily(model: Path, number: signal.Signals) ->
 
 def test_a_model_that_cannot_be_divided_is_one_error(tmp_path: Path) -> None:
     model = tiny.write(tmp_path / "model", num_attention_heads=3, num_key_value_heads=3)
-    with spawned("runner", "--model", str(model), "--port", "PORT", "--tensor-parallel", "2") as running:
+    said = {"MLX_RUNNER_TENSOR_PARALLEL": "2"}
+    with spawned("runner", "--model", str(model), "--port", "PORT", environment=said) as running:
         assert running.exit_code(60.0) == 4
         errors = [line for line in running.output.lines if "Error:" in line]
         assert errors == ["Error: --tensor-parallel 2: the model has 3 heads, which 2 does not divide"]

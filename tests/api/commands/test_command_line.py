@@ -102,9 +102,9 @@ def test_a_context_that_holds_no_prompt_and_answer_is_a_usage_error(
 
 @pytest.mark.parametrize(
     ("words", "processes"),
-    [([], 1), (["--tensor-parallel", "4"], 4), (["runner", "-model", "x", "-tensor-parallel=2"], 2)],
+    [([], None), (["--tensor-parallel", "4"], 4), (["runner", "-model", "x", "-tensor-parallel=2"], 2)],
 )
-def test_how_many_processes_have_the_model(words: list[str], processes: int) -> None:
+def test_how_many_processes_have_the_model(words: list[str], processes: int | None) -> None:
     assert parse(words).tensor_parallel == processes
 
 

@@ -14,6 +14,7 @@ from api.process.environment import (
     kv_type,
     memory,
     size,
+    tensor_parallel,
     token,
     watchdog_s,
 )
@@ -81,6 +82,17 @@ def test_patience_is_a_number_of_seconds(value: str, seconds: int | None) -> Non
 def test_patience_that_is_no_whole_number_of_seconds_is_named(value: str) -> None:
     with pytest.raises(ValueError, match=f"{value}: expected seconds"):
         watchdog_s({"MLX_RUNNER_WATCHDOG": value})
+
+
+@pytest.mark.parametrize(("value", "processes"), [("", 1), ("1", 1), (" '64' ", 64)])
+def test_how_many_processes_have_the_model(value: str, processes: int) -> None:
+    assert tensor_parallel({"MLX_RUNNER_TENSOR_PARALLEL": value}) == processes
+
+
+@pytest.mark.parametrize("value", ["0", "65", "-1", "two", "٣"])
+def test_a_number_of_processes_that_is_none_is_named(value: str) -> None:
+    with pytest.raises(ValueError, match=f"{value}: expected 1 to 64"):
+        tensor_parallel({"MLX_RUNNER_TENSOR_PARALLEL": value})
 
 
 def test_a_token_is_taken_as_it_is() -> None:

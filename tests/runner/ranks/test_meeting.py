@@ -77,7 +77,3 @@ def test_half_an_environment_is_refused(said: dict[str, str]) -> None:
 def test_a_hostfile_that_is_none_is_refused(tmp_path: Path, hosts: object) -> None:
     with pytest.raises(LoadError, match="MLX_RANK is set, but"):
         launched(environment(tmp_path, hosts))
-
-
-def test_nobody_launched_us() -> None:
-    assert launched({}) is None

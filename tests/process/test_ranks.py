@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.parts import tiny
+from tests.parts.injected import fault, faulty
 from tests.parts.processes import (
     EXIT_S,
     START_S,
@@ -99,6 +100,17 @@ def test_who_is_killed_takes_all_with_it_and_open_answers_are_told(model: Path, 
             stream.next_record()
         os.kill(other, signal.SIGKILL)
         is_lost(running, stream, "rank 1 of 2 is lost: it was ended by SIGKILL")
+
+
+@pytest.mark.parametrize(("where", "what"), [("prefill", "error"), ("decode", "memory")])
+def test_a_step_that_fails_ends_all(model: Path, where: str, what: str) -> None:
+    """The others wait for its part of a sum, so it cannot be taken once more."""
+    prompt = PROMPT + fault(where, 1, what)
+    with faulty(model, "--tensor-parallel", "2") as running, Request(running.port, ask(prompt)) as stream:
+        [other] = followers(running)
+        stream.started()
+        is_lost(running, stream, "injected")
+        wait_until(lambda: not is_alive(other), EXIT_S, "the end of all")
 
 
 ARGUMENTS = ("--port", "PORT", "--tensor-parallel", "2")

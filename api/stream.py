@@ -35,8 +35,8 @@ from typing import Literal
 
 from api.inbox import Inbox
 from runner.errors import RunnerError
+from runner.jobs import GenerateJob
 from runner.types import Chunk, Done, Event, Failed
-from runner.worker import GenerateJob
 
 log = logging.getLogger(__name__)
 

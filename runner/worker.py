@@ -7,20 +7,18 @@ yet cannot be evaluated on another one):
 2. Jobs begin in their order, first in, first out. A request begins when a slot is free; then it takes its part in
    each step until it ends. Anything else, a load above all, waits until the requests before it have ended, and
    the jobs behind it wait for it. Only the cache is emptied between two steps, since what a request has stays.
-3. The way in is a queue of jobs under one lock; the way out of a request is the outlet that it came with, of
+3. The way in is a queue of jobs (`jobs.py`); the way out of a request is the outlet that it came with, of
    another job its future. Nothing else leaves, except the Status snapshot, which is replaced as a whole, and the
    two numbers of what MLX holds, which any thread may read.
-4. At most `limit` requests wait; the next one is refused with Busy. A request that is cancelled while it waits
-   leaves the queue at once and costs the thread nothing.
-5. A request ends with exactly one Done or Failed, whatever happens to it. This thread's loop is one of three
+4. A request ends with exactly one Done or Failed, whatever happens to it. This thread's loop is one of three
    catch-alls (the others guard the tokenizers library and the translation of GBNF): it turns the exception
    into text, forgets it (a kept exception keeps its frames, and those keep
    arrays), fails the requests that took part in the step, and goes on.
-6. The thread never waits for a reader: a request whose outlet has no room rests, and `wake` says that it has some.
-7. A model is replaced as a whole, after the new one is complete. A failed load changes nothing.
-8. If the thread itself dies, `on_death` is called: a runner that answers /health but no prompt is worse than
+5. The thread never waits for a reader: a request whose outlet has no room rests, and `wake` says that it has some.
+6. A model is replaced as a whole, after the new one is complete. A failed load changes nothing.
+7. If the thread itself dies, `on_death` is called: a runner that answers /health but no prompt is worse than
    none. So is one without memory: after SHORTAGES requests in a row that ran out of it, `on_exhaustion` is called.
-9. Whatever may take long is announced in `pulse` before it begins, so that another thread can see it stuck.
+8. Whatever may take long is announced in `pulse` before it begins, so that another thread can see it stuck.
 
 Knows nothing about HTTP or asyncio.
 """
@@ -32,13 +30,10 @@ import logging
 import math
 import sys
 import threading
-import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +41,8 @@ from runner.disk.disk_cache import DiskCache
 from runner.disk.folder import Folder
 from runner.disk.opening import open_disk_cache
 from runner.errors import (
-    Busy,
     ModelNotLoaded,
     RunnerError,
-    ShuttingDown,
     explain,
     is_out_of_memory,
 )
@@ -57,6 +50,7 @@ from runner.generation.budget import Limits
 from runner.generation.engine import Engine
 from runner.generation.probe import measured
 from runner.generation.rehearsal import rehearse
+from runner.jobs import CallJob, GenerateJob, Job, Jobs
 from runner.kernels.choice import rows_attention
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
@@ -92,38 +86,6 @@ class Exhausted(Exception):
     """The memory does not come back."""
 
 
-class GenerateJob:
-    """A request on its way to the thread. Its methods may be called from any thread, at any time, repeatedly."""
-
-    def __init__(self, request: GenerateRequest, outlet: Outlet, worker: Worker) -> None:
-        self.request = request
-        self.outlet = outlet
-        self.cancelled = threading.Event()
-        self.arrived_ns = time.perf_counter_ns()
-        self._worker = worker
-
-    def cancel(self) -> None:
-        """Nobody wants the answer any more."""
-        self.cancelled.set()
-        self._worker.leave_queue(self)
-
-    def resume(self) -> None:
-        """The outlet has room again."""
-        self._worker.wake()
-
-
-@dataclass(frozen=True, slots=True)
-class CallJob:
-    """Something else to do between two requests, or between two steps."""
-
-    call: Callable[[], object]
-    result: Future[Any]
-    between_steps: bool = False
-
-
-Job = GenerateJob | CallJob
-
-
 class Worker:
     """Owns the thread and, through it, the loaded model."""
 
@@ -143,7 +105,6 @@ class Worker:
         ranks: Leader | None = None,  # other processes, which have a part of each model
         rest_after_s: float = REST_AFTER_S,  # without anything to do: then buffers are given back, slots saved
     ) -> None:
-        self._limit = limit
         self._on_death = on_death
         self._on_exhaustion = on_exhaustion or on_death
         self._store = store
@@ -155,10 +116,6 @@ class Worker:
         self._cache_folder = cache_folder
         self._ranks = ranks
         self._rest_after_s = rest_after_s
-        self._jobs: deque[Job] = deque()
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._woken = False  # since the last step: something may be possible that was not
         self._is_rested = True  # every buffer that no array uses was given back
         self._loaded: LoadedModel | None = None
         self._engine: Engine | None = None
@@ -169,6 +126,7 @@ class Worker:
         self._status = Status()
         self._work, self._beats, self._patience_s = "", 0, math.inf
         self.totals = Totals()
+        self._jobs = Jobs(limit, self.totals)
         self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
 
     # Called from other threads.
@@ -205,8 +163,7 @@ class Worker:
     @property
     def waiting(self) -> int:
         """Requests that no slot was free for yet."""
-        with self._changed:
-            return self._waiting()
+        return self._jobs.waiting
 
     def require_model(self) -> None:
         """Raises ModelNotLoaded."""
@@ -224,77 +181,28 @@ class Worker:
 
     def generate(self, request: GenerateRequest, outlet: Outlet) -> GenerateJob:
         """Queue a request. Raises Busy or ShuttingDown; every later trouble is a Failed in the outlet."""
-        job = GenerateJob(request, outlet, self)
-        with self._changed:
-            if self._stopping:
-                raise ShuttingDown
-            if self._waiting() >= self._limit:
-                self.totals.ended("refused")
-                raise Busy(self._limit)
-            self._put(job)
-        return job
+        return self._jobs.generate(request, outlet)
 
     def load(self, reference: str) -> Future[None]:
         """Load a model after the jobs before it; the future's exception says why it failed."""
-        return self._call(lambda: self._load(reference))
+        return self._jobs.call(lambda: self._load(reference))
 
     def unload(self) -> Future[None]:
         """Free the model after the jobs before it."""
-        return self._call(self._unload)
+        return self._jobs.call(self._unload)
 
     def empty_cache(self) -> Future[tuple[SlotStatus, ...]]:
         """Forget what slots hold that no request has, behind the step that is under way; what that was."""
-        return self._call(self._empty_cache, between_steps=True)
+        return self._jobs.call(self._empty_cache, between_steps=True)
 
     def stop(self) -> None:
         """Take no more jobs, refuse those that wait, cancel what is live, let the thread end after its step."""
-        with self._changed:
-            self._stopping = True
-            waiting = list(self._jobs)
-            self._jobs.clear()
-            self._notify()
-        for job in waiting:
-            _refuse(job, ShuttingDown())
+        self._jobs.stop()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread to end; False if it did not."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
-
-    def leave_queue(self, job: GenerateJob) -> None:
-        """Take a cancelled job out of the queue, if it is still there."""
-        with self._changed:
-            if job in self._jobs:
-                self._jobs.remove(job)
-                self.totals.ended("cancelled")
-            self._notify()
-
-    def wake(self) -> None:
-        """A request that rested may go on."""
-        with self._changed:
-            self._notify()
-
-    def _call(self, call: Callable[[], object], *, between_steps: bool = False) -> Future[Any]:
-        job = CallJob(call, Future(), between_steps)
-        with self._changed:
-            if self._stopping:
-                raise ShuttingDown
-            self._put(job)
-        return job.result
-
-    def _put(self, job: Job) -> None:
-        if isinstance(job, CallJob) and job.between_steps:
-            self._jobs.appendleft(job)
-        else:
-            self._jobs.append(job)
-        self._notify()
-
-    def _waiting(self) -> int:
-        return sum(isinstance(job, GenerateJob) for job in self._jobs)
-
-    def _notify(self) -> None:
-        self._woken = True
-        self._changed.notify()
 
     # The thread.
 
@@ -311,7 +219,7 @@ class Worker:
             device.leave()
         except Exhausted as error:
             self._on_exhaustion(str(error))
-        except BaseException as error:  # rule 8; nobody is left who could handle it
+        except BaseException as error:  # rule 7; nobody is left who could handle it
             log.critical("MLX thread died", exc_info=True)
             self._on_death(f"the MLX thread died: {type(error).__name__}: {error}")
 
@@ -331,12 +239,12 @@ class Worker:
             self._admit(job)
         elif job is not None:
             self._run_call(job)
-        elif not self._is_live and not self._stopping:
+        elif not self._is_live and not self._jobs.stopping:
             self._rest()
         if self._engine is not None and self._engine.is_live:
             self._beat("a step")
             self._advance(self._engine)
-        return self._is_live or not self._stopping
+        return self._is_live or not self._jobs.stopping
 
     def _beat(self, work: str) -> None:
         self._work = work
@@ -353,21 +261,13 @@ class Worker:
 
     def _next(self) -> Job | None:
         """The next job that may begin; None for a step of what is live, for a rest, or at the end."""
-        with self._changed:
-            while not (
-                self._may_begin() or self._stopping or (self._woken and (self._is_live or self._has_leisure))
-            ):
-                patience = None if self._is_rested or self._is_live else self._rest_after_s
-                if not self._changed.wait(patience):
-                    return None
-            self._woken = self._is_rested = False
-            return self._jobs.popleft() if self._may_begin() else None
+        patience_s = None if self._is_rested or self._is_live else self._rest_after_s
+        job = self._jobs.next(self._may_begin, lambda: self._is_live or self._has_leisure, patience_s)
+        self._is_rested = False
+        return job
 
-    def _may_begin(self) -> bool:
+    def _may_begin(self, first: Job) -> bool:
         """Whether the first job of the queue can begin now."""
-        if not self._jobs:
-            return False
-        first = self._jobs[0]
         if isinstance(first, GenerateJob):
             return self._engine is None or self._engine.has_room
         return first.between_steps or not self._is_live
@@ -377,37 +277,23 @@ class Worker:
             if self._engine is None:
                 raise ModelNotLoaded
             if not self._engine.admit(job.request, job.outlet, job.cancelled, job.arrived_ns):
-                self._put_back(job)
+                self._jobs.put_back(job)
             self._publish(slots=self._slots())
         except RunnerError as error:
             self.totals.ended("refused")
             job.outlet.emit(Failed(str(error), error.status))
-        except Exception as error:  # rule 5
+        except Exception as error:  # rule 4
             log.exception("Completion failed")
             self.totals.ended("error")
             job.outlet.emit(Failed(explain(error)))
 
-    def _put_back(self, job: GenerateJob) -> None:
-        """The request is the next one again, when another one has ended."""
-        with self._changed:
-            stopping, cancelled = self._stopping, job.cancelled.is_set()
-            if not stopping and not cancelled:
-                ahead = takewhile(
-                    lambda other: isinstance(other, CallJob) and other.between_steps, self._jobs
-                )
-                self._jobs.insert(sum(1 for _ in ahead), job)
-        if stopping:
-            _refuse(job, ShuttingDown())
-        elif cancelled:
-            self.totals.ended("cancelled")
-
     def _advance(self, engine: Engine) -> None:
         try:
-            if self._stopping:
+            if self._jobs.stopping:
                 engine.cancel()
             elif not engine.advance():
                 return  # until somebody wakes us
-        except Exception as error:  # rule 5
+        except Exception as error:  # rule 4
             self._end_all(error)
             if is_out_of_memory(error):
                 why = explain(error)
@@ -416,7 +302,7 @@ class Worker:
             else:
                 log.exception("Step failed")
                 engine.fail(explain(error))
-        self._woken = True
+        self._jobs.wake()
 
     def _note_shortage(self, answered: int, why: str) -> None:
         self._shortages = self._shortages + 1 if answered == self._answered else 1
@@ -448,8 +334,8 @@ class Worker:
         self._save_all()
         self._take(loaded)
         self._rehearsal = rehearsal
-        with self._changed:  # behind the load, which nobody waits for any longer, and before all requests
-            self._jobs.appendleft(CallJob(lambda: self._probe(loaded, files), Future()))
+        # Behind the load, which nobody waits for any longer, and before all requests.
+        self._jobs.put_first(lambda: self._probe(loaded, files))
 
     def _bring(self, reference: str, files: ModelFiles) -> LoadedModel:
         """In this process, or our part of it here and the others elsewhere."""
@@ -490,7 +376,7 @@ class Worker:
             costs = measured(loaded.model, slots.fresh_memory(), agreed)
         self._engine.keep_to(Limits(memory.budget(), costs, loaded.prefill_chunk))
         if folder is not None:
-            self._disk = open_disk_cache(folder, files, loaded.model, slots, device.kind(), self.wake)
+            self._disk = open_disk_cache(folder, files, loaded.model, slots, device.kind(), self._jobs.wake)
 
     def _take(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
@@ -526,17 +412,17 @@ class Worker:
             if piece is None:
                 self._rehearsal = None
                 memory.release_buffers()
-        except Exception:  # rule 5; requests may do without
+        except Exception:  # rule 4; requests may do without
             log.warning("Rehearsal ended early", exc_info=True)
             self._rehearsal = None
-        self._woken = True
+        self._jobs.wake()
 
     def _save_some(self) -> None:
         if self._disk is None:
             return
         try:
             self._disk.step()
-        except Exception:  # rule 5
+        except Exception:  # rule 4
             log.exception("Nothing is saved any more")
             self._disk.abandon()
             self._disk = None
@@ -587,13 +473,6 @@ class Worker:
         self._status = replace(self._status, **changes)  # type: ignore[arg-type]  # names checked by replace
 
 
-def _refuse(job: Job, error: RunnerError) -> None:
-    if isinstance(job, GenerateJob):
-        job.outlet.emit(Failed(str(error), error.status))
-    elif job.result.set_running_or_notify_cancel():
-        job.result.set_exception(error)
-
-
 def _outcome(call: Callable[[], object]) -> object:
     """What a call returns, or its RunnerError without the frames and causes that would keep arrays alive."""
     try:
@@ -601,6 +480,6 @@ def _outcome(call: Callable[[], object]) -> object:
     except RunnerError as error:
         error.__traceback__ = error.__context__ = error.__cause__ = None
         return error
-    except Exception as error:  # rule 5
+    except Exception as error:  # rule 4
         log.exception("Job failed")
         return RunnerError(explain(error))

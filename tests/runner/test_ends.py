@@ -28,7 +28,7 @@ def worker(model: ScriptedModel) -> Iterator[Worker]:
     made = Worker(LIMIT, lambda reason: None)
     made.start()
     loaded = fakes.loaded(model)
-    made._call(lambda: made._take(loaded)).result(WAIT_S)
+    made._jobs.call(lambda: made._take(loaded)).result(WAIT_S)
     yield made
     made.stop()
     assert made.join(WAIT_S)

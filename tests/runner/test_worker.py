@@ -42,7 +42,7 @@ def give(worker: Worker) -> Callable[[ScriptedModel], None]:
 
     def give(model: ScriptedModel) -> None:
         loaded = fakes.loaded(model)
-        worker._call(lambda: worker._take(loaded)).result(WAIT_S)
+        worker._jobs.call(lambda: worker._take(loaded)).result(WAIT_S)
 
     return give
 
@@ -63,7 +63,7 @@ def test_another_thread_sees_what_the_worker_does_and_where_and_that_it_comes_fu
         began.set()
         may_end.wait(WAIT_S)
 
-    call = worker._call(a_long_call)
+    call = worker._jobs.call(a_long_call)
     assert began.wait(WAIT_S)
     during = worker.pulse
     assert during.work == "a job"
@@ -71,7 +71,7 @@ def test_another_thread_sees_what_the_worker_does_and_where_and_that_it_comes_fu
     assert "in a_long_call" in worker.where()
     may_end.set()
     call.result(WAIT_S)
-    worker._call(lambda: None).result(WAIT_S)
+    worker._jobs.call(lambda: None).result(WAIT_S)
     wait_until(lambda: worker.pulse.work == "", WAIT_S, "a worker that has nothing to do")
     assert worker.pulse.beats > during.beats
 
@@ -215,7 +215,7 @@ def test_an_error_in_a_job_that_is_no_request_is_its_result(worker: Worker) -> N
         raise ZeroDivisionError("by zero")
 
     with pytest.raises(RunnerError, match="by zero"):
-        worker._call(fail).result(WAIT_S)
+        worker._jobs.call(fail).result(WAIT_S)
 
 
 @pytest.mark.parametrize("error", [ModelNotLoaded(), Busy(3)])
@@ -225,7 +225,7 @@ def test_an_error_of_our_own_comes_back_as_it_is_without_its_frames(
     def fail() -> None:
         raise error
 
-    result = worker._call(fail)
+    result = worker._jobs.call(fail)
     assert result.exception(WAIT_S) is error
     assert error.__traceback__ is None
 
@@ -249,7 +249,7 @@ def test_the_death_of_the_thread_is_reported() -> None:
     def die() -> None:
         raise SystemExit("gone")
 
-    worker._call(die)
+    worker._jobs.call(die)
     assert died.get(timeout=WAIT_S) == "the MLX thread died: SystemExit: gone"
 
 
@@ -291,7 +291,7 @@ def test_a_worker_gives_up_when_memory_does_not_come_back() -> None:
     worker = Worker(9, deaths.append, on_exhaustion=exhausted.put)
     worker.start()
     model = script("abcdef", "p")
-    worker._call(lambda: worker._take(fakes.loaded(model))).result(WAIT_S)
+    worker._jobs.call(lambda: worker._take(fakes.loaded(model))).result(WAIT_S)
 
     def ends(fail_at: int | None) -> type[Event]:
         model.fail_at = fail_at

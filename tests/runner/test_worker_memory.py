@@ -44,7 +44,7 @@ def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
 def settle(worker: Worker) -> None:
     """Until everything that can be done now is done: between two such jobs the thread takes a step."""
     for _ in range(3):
-        worker._call(lambda: None, between_steps=True).result(WAIT_S)
+        worker._jobs.call(lambda: None, between_steps=True).result(WAIT_S)
 
 
 def ask(worker: Worker, prompt: str, **fields: Any) -> Answer:
@@ -131,7 +131,7 @@ def test_the_status_says_what_is_held_at_any_moment(worker: Worker, wide: Path) 
 def test_mlx_running_out_of_memory_once_is_not_noticed(worker: Worker) -> None:
     known = saying("abcdef", "p")
     assert isinstance(known.model, fakes.ScriptedModel)
-    worker._call(lambda: worker._take(known)).result(WAIT_S)
+    worker._jobs.call(lambda: worker._take(known)).result(WAIT_S)
     known.model.fail_at, known.model.fails = 3, 1
     answer = ask(worker, "p")
     assert isinstance(answer.end(), Done)

@@ -173,7 +173,7 @@ def test_keywords_that_are_not_enforced_are_named_in_the_log_once(new_host: Host
         answer = new_host.generate(WHO, format=schema, options=GREEDY)
         validate(json.loads(answer["response"]), PERSON)
     finished = 'msg="Completion finished"'
-    wait_until(lambda: new_host.output.text[before:].count(finished) == 2, ANSWER_S, "the log of both")
+    wait_until(lambda: new_host.output.text[before:].count(finished) >= 2, ANSWER_S, "the log of both")
     lines = new_host.output.text[before:].splitlines()
     (told,) = [line for line in lines if "Schema keywords not enforced" in line]
     assert "level=WARN" in told

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import http.client
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -26,15 +28,23 @@ COMMAND = str(Path(sys.executable).with_name("mlx-runner"))
 START_S = 60.0  # until a model must be loaded; a hint to fail by, not a measure
 EXIT_S = 10.0
 HOST_GRACE_S = 5.0  # a host waits so long after SIGINT before it kills
+# Of this process of pytest-xdist, which says gw0, gw1 and so on.
+_process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
+PORTS = range(12_000 + 2_000 * _process, 14_000 + 2_000 * _process)
+_turns = itertools.count(random.randrange(len(PORTS)))  # other runs of these tests begin elsewhere
+
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs what only Linux has")
 
 
 def free_port() -> int:
-    """As hosts find one: bind to 0, close, hope."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that nobody has. It is below those that systems give to connections, and among those of this process:
+    what binding to 0 finds may be another test's before the runner binds it.
+    """
+    while True:
+        port = PORTS.start + next(_turns) % len(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def ping(port: int, timeout_s: float = 5.0) -> tuple[int, dict[str, Any]] | None:

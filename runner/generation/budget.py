@@ -25,8 +25,10 @@ from runner.errors import PromptTooLarge
 MOST_STEPS = 2**16  # of a capacity; a context of 16 million positions
 SMALLEST_CHUNK = 64  # positions; for want of memory a chunk becomes no smaller
 # How much more is set aside for `passing` than the probe says. Of chunks of 16 to 256 positions behind up to 2,048
-# others the demo model and SmolLM2-135M took 0.73 to 1.15 times what was foretold, on a CPU.
-SLACK = 1.25
+# others the demo model and SmolLM2-135M took 0.73 to 1.15 times what was foretold, on a CPU. On a busy one MLX
+# allocates further ahead of what it computes: 2 of 24 runs took more than 1.25 times as much, none of 36 more than
+# this.
+SLACK = 1.4
 
 
 class Costs(NamedTuple):

@@ -56,8 +56,11 @@ class Kernel:
         threadgroup: tuple[int, int, int],
         shapes: Sequence[Sequence[int]],
         numbers: Sequence[int] = (),
+        shared: int = 0,
     ) -> list[mx.array]:
-        """The outputs. grid: in threads. Raises CompilerMissing or CompilerError."""
+        """The outputs. grid: in threads. shared: bytes that each block gets. Raises CompilerMissing or
+        CompilerError.
+        """
         code = self._code
         if code is None:
             self._code = code = self._future.result()
@@ -70,6 +73,7 @@ class Kernel:
             scalars=numbers,
             grid=grid,
             threadgroup=threadgroup,
+            shared_memory=shared,
             ensure_row_contiguous=True,
         )
 

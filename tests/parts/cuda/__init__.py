@@ -26,6 +26,10 @@ FLAGS = ["-std=c++20", "-O1", "-fpermissive", "-w", "-fno-strict-aliasing", "-sh
 HELD_AS = {mx.bfloat16: np.uint16, mx.float32: np.float32, mx.int32: np.int32, mx.uint32: np.uint32}
 # An instruction in the source, by a word in it -> what does the same here.
 INSTRUCTIONS = {
+    "cp.async.cg": "std::memcpy(to, from, 16);",
+    "cp.async.ca": "std::memcpy(to, from, BYTES);",
+    "cp.async.": ";",
+    "ld.acquire": "v = std::atomic_ref<int>(*(int*)from).load(); std::this_thread::yield();",
     "mma.sync": "emulated_mma(c, a0, a1, a2, a3, b0, b1);",
     "prefetch": ";",
     "parts[i]": "parts[i] = ((const uint4*)from)[i];",
@@ -57,14 +61,12 @@ def emulated(folder: Path) -> Callable[[Program], Kernel]:
                 np.zeros(shape, HELD_AS[array.dtype])
                 for shape, array in zip(shapes, program.outputs, strict=True)
             ]
-            code = _code(program).replace(
-                "extern __shared__ uint4 staged[]", f"static uint4 staged[{shared // 16}]"
-            )
+            code = _code(program)
             library = _compiled(folder, f"{program.name}_{zlib.crc32(code.encode())}", code)
             blocks = [-(-size // threads) for size, threads in zip(grid, threadgroup, strict=True)]
             pointers = [array.ctypes.data for array in [*held, *made]]
             given = (ctypes.c_void_p * len(pointers))(*pointers), (ctypes.c_int * len(numbers))(*numbers)
-            library.run(*blocks, threadgroup[0], *given)
+            library.run(*blocks, threadgroup[0], shared, *given)
             for array, after in zip(inputs, held, strict=True):
                 if not np.array_equal(after, _held(array)):  # a kernel may write to what it reads
                     array[...] = _array(after, array.dtype)
@@ -92,13 +94,16 @@ def _code(program: Program) -> str:
     arguments = [f"({kind})pointers[{number}]" for number, kind in enumerate(types)]
     signature += [f"int {name}" for name in program.numbers]
     arguments += [f"numbers[{number}]" for number in range(len(program.numbers))]
+    body = program.body.replace("extern __shared__ uint4 staged[]", "uint4* staged = block->memory.data()")
+    together = "true" if "all_blocks" in body else "false"
     return "\n".join(
         [
             '#include "emulated.h"',
             _without_instructions(program.header),
-            f"static void kernel({', '.join(signature)}) {{ {_without_instructions(program.body)} }}",
-            'extern "C" void run(int x, int y, int z, int threads, void** pointers, const int* numbers) {',
-            f"  launch({{x, y, z}}, threads, [=] {{ kernel({', '.join(arguments)}); }});",
+            f"static void kernel({', '.join(signature)}) {{ {_without_instructions(body)} }}",
+            'extern "C"',
+            "void run(int x, int y, int z, int threads, int shared, void** pointers, const int* numbers) {",
+            f"  launch({{x, y, z}}, threads, shared, {together}, [=] {{ kernel({', '.join(arguments)}); }});",
             "}",
         ]
     )

@@ -1,5 +1,6 @@
 // What the kernels' sources use of CUDA, on a CPU: a thread of the machine for each thread of a block, one block after
-// the other. Whatever a warp does together goes through a box that its threads fill and read between two barriers.
+// the other, or all of them at once where they wait for each other. Whatever a warp does together goes through a box
+// that its threads fill and read between two barriers.
 #include <algorithm>
 #include <atomic>
 #include <barrier>
@@ -31,16 +32,24 @@ struct Warp {
   std::barrier<> gate{32};
   unsigned box[32][6];
 };
-static std::vector<std::unique_ptr<Warp>> warps;
-static std::unique_ptr<std::barrier<>> block_gate;
+struct Block {
+  std::barrier<> gate;
+  std::vector<std::unique_ptr<Warp>> warps;
+  std::vector<uint4> memory;
+  Block(int threads, int shared) : gate(threads), memory(shared / 16 + 1) {
+    for (int i = 0; i < threads / 32; i++) warps.push_back(std::make_unique<Warp>());
+  }
+};
+static thread_local Block* block;
 
-inline void __syncthreads() { block_gate->arrive_and_wait(); }
+inline void __syncthreads() { block->gate.arrive_and_wait(); }
+inline void __syncwarp() { block->warps[threadIdx.x / 32]->gate.arrive_and_wait(); }
 inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 inline int atomicAdd(int* at, int more) { return std::atomic_ref<int>(*at).fetch_add(more); }
 
 template <typename T> inline T __shfl_xor_sync(unsigned, T value, int mask) {
   static_assert(sizeof(T) == 4);
-  Warp& warp = *warps[threadIdx.x / 32];
+  Warp& warp = *block->warps[threadIdx.x / 32];
   const int lane = threadIdx.x % 32;
   std::memcpy(&warp.box[lane][0], &value, 4);
   warp.gate.arrive_and_wait();
@@ -58,6 +67,7 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
   for (int i = 0; i < 4; i++) found |= (unsigned)((both >> (8 * (selector >> (4 * i) & 7))) & 0xff) << (8 * i);
   return found;
 }
+inline float fmaf(float a, float b, float c) { return std::fma(a, b, c); }
 inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }
 inline float __expf(float x) { return std::exp(x); }
 template <typename T> inline T __ldcg(const T* from) { return *from; }
@@ -86,7 +96,7 @@ inline __nv_bfloat162 __hfma2(__nv_bfloat162 a, __nv_bfloat162 b, __nv_bfloat162
 
 // mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32, by the layout of fragments in the PTX manual.
 inline void emulated_mma(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
-  Warp& warp = *warps[threadIdx.x / 32];
+  Warp& warp = *block->warps[threadIdx.x / 32];
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const unsigned mine[6] = {a0, a1, a2, a3, b0, b1};
   std::memcpy(warp.box[lane], mine, sizeof(mine));
@@ -101,23 +111,29 @@ inline void emulated_mma(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, u
   warp.gate.arrive_and_wait();
 }
 
-template <typename Kernel> void launch(Place grid, int threads, Kernel kernel) {
+template <typename Kernel> void launch(Place grid, int threads, int shared, bool together, Kernel kernel) {
   gridDim = grid;
   blockDim = {threads, 1, 1};
+  std::vector<std::unique_ptr<Block>> blocks;
+  std::vector<std::thread> all;
+  auto wait = [&] {
+    for (std::thread& one : all) one.join();
+    all.clear();
+    blocks.clear();
+  };
   for (int z = 0; z < grid.z; z++)
     for (int y = 0; y < grid.y; y++)
       for (int x = 0; x < grid.x; x++) {
-        block_gate = std::make_unique<std::barrier<>>(threads);
-        warps.clear();
-        for (int i = 0; i < threads / 32; i++) warps.push_back(std::make_unique<Warp>());
-        std::vector<std::thread> all;
+        blocks.push_back(std::make_unique<Block>(threads, shared));
         for (int i = 0; i < threads; i++)
-          all.emplace_back([=] {
+          all.emplace_back([=, own = blocks.back().get()] {
             threadIdx = {i, 0, 0};
             blockIdx = {x, y, z};
+            block = own;
             kernel();
-            block_gate->arrive_and_drop();
+            own->gate.arrive_and_drop();
           });
-        for (std::thread& one : all) one.join();
+        if (!together) wait();
       }
+  wait();
 }

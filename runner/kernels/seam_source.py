@@ -1,0 +1,293 @@
+"""What `seam_cuda.py` compiles: four products, one behind the other, in one kernel. Words in %(parentheses)s are
+filled in for each shape.
+
+One block runs on each processor of the GPU and stays: it makes its share of the outputs of a product, waits until
+all blocks have made theirs, and goes on with the next product. Between kernels, and while all blocks wait for the
+last one, the memory would be idle. Here it is not: weights depend on nothing, so each warp has those of the next
+steps copied to shared memory, across the ends of outputs and of products.
+
+A warp's step are 128 bytes of each of 16 rows of a weight (an item). The inputs of an output are shared among the
+warps of its block, item by item, in an order that does not depend on how many positions there are, and so are the
+bits of what is found. Multiplied is as in `product_source.py`.
+
+What a norm needs is made by the product before it: the outputs times the norm's weight, and for each sixteen
+outputs the sum of their squares.
+
+Shapes: see `seam.py`.
+"""
+
+from __future__ import annotations
+
+HEADER = r"""
+namespace seam {
+typedef unsigned int word;
+constexpr int PRODUCTS = %(products)d;
+constexpr int WARPS = %(warps)d, DEPTH = %(depth)d, COLS = %(cols)d;
+constexpr int INPUTS = %(inputs)d;                             // of a row in an item
+constexpr int GROUP = %(group)d, GROUPS = %(groups)d;          // inputs of a scale, scales of a row in an item
+constexpr int SCALES = GROUPS * 2;                             // bytes
+constexpr int SLOT = 16 * (128 + 2 * SCALES);
+constexpr int WIDEST = %(tiles)d * 16;                         // outputs that a block makes at once, gates included
+constexpr int FOUND = WARPS * WIDEST * (COLS * 8 + 1);         // floats
+
+__device__ inline word bits(__nv_bfloat162 pair) { return *(word*)&pair; }
+
+__device__ inline void copy16(unsigned char* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%%0], [%%1], 16;"
+               :: "r"((word)__cvta_generic_to_shared(to)), "l"(from));
+}
+template <int BYTES> __device__ inline void copy_few(unsigned char* to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%%0], [%%1], %%2;"
+               :: "r"((word)__cvta_generic_to_shared(to)), "l"(from), "n"(BYTES));
+}
+__device__ inline void end_of_item() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int LATER> __device__ inline void wait_for_items() {
+  asm volatile("cp.async.wait_group %%0;" :: "n"(LATER) : "memory");
+}
+// Volatile, so that those that are asked for together stay together.
+__device__ inline uint4 read_eight(const void* from) {
+  uint4 v;
+  asm volatile("ld.global.v4.u32 {%%0, %%1, %%2, %%3}, [%%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
+  return v;
+}
+__device__ inline int read_turn(const int* from) {
+  int v;
+  asm volatile("ld.acquire.gpu.global.s32 %%0, [%%1];" : "=r"(v) : "l"(from) : "memory");
+  return v;
+}
+__device__ inline void multiply(float (&c)[4], word a0, word a1, word a2, word a3, word b0, word b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+               "{%%0, %%1, %%2, %%3}, {%%4, %%5, %%6, %%7}, {%%8, %%9}, {%%0, %%1, %%2, %%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// Wait until all blocks are here. gate: how many are, and how often all were.
+__device__ inline void all_blocks(int* gate) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    const int turn = read_turn(gate + 1);
+    if (atomicAdd(gate, 1) == gridDim.x - 1) {
+      gate[0] = 0;
+      __threadfence();
+      atomicAdd(gate + 1, 1);
+    } else {
+      while (read_turn(gate + 1) == turn) {}
+    }
+    __threadfence();
+  }
+  __syncthreads();
+}
+
+// One of the four, for whoever copies its weight.
+struct Weights {
+  const unsigned char* weight;
+  const __nv_bfloat16 *scales, *biases, *bias;
+  int items, rounds;    // of a row; of blocks
+  int made;             // outputs of a round
+  int tiles, apart;     // times 16 rows at once, and rows from one such tile to the next
+};
+
+// What a product is given, and where what it makes goes; null for what is not there.
+struct Ends {
+  const __nv_bfloat16* x;           // [rows,W]
+  const float* squares;             // of x before its norm's weight: [W/16,rows]
+  float eps;                        // of that norm
+  const __nv_bfloat16* residual;    // [rows,OUT]
+  __nv_bfloat16* out;               // [rows,OUT]
+  const __nv_bfloat16* norm;        // the weight of the next norm
+  __nv_bfloat16* normed;            // out times it
+  float* squares_of_out;            // [OUT/16,rows]
+};
+
+// In shared memory. slots: of this warp. sums: what the warps of a block found, of two rounds.
+struct Room {
+  unsigned char* slots;
+  float *sums, *factors;
+};
+
+// W inputs, OUT outputs, each with a gate in a gated one; TILES times 16 rows of the weight at once.
+template <int W_, int OUT_, int TILES_, bool GATED_> struct Shape {
+  static constexpr int W = W_, OUT = OUT_, TILES = TILES_, MADE = GATED_ ? 16 : 16 * TILES_;
+  static constexpr bool GATED = GATED_;
+  static constexpr int N = GATED ? 2 * OUT : OUT;
+  static constexpr int ITEMS = W / INPUTS, ROUNDS = (OUT + MADE - 1) / MADE;
+  static constexpr int APART = GATED ? OUT : 16;  // from a row of one tile to that of the next
+};
+
+template <class S>
+__device__ inline Weights weights(const void* weight, const __nv_bfloat16* scales, const __nv_bfloat16* biases,
+                                  const __nv_bfloat16* bias) {
+  return {(const unsigned char*)weight, scales, biases, bias, S::ITEMS, S::ROUNDS, S::MADE, S::TILES, S::APART};
+}
+
+// 16-byte pieces of a row lie so that eight lanes read from different banks.
+__device__ inline int place(int row, int piece) { return piece ^ ((row & 1) << 2 | (row & 2)); }
+
+// Where a warp is among its items. Each lane copies 16 bytes of every fourth row, and scales or biases of one.
+struct Cursor {
+  int product = -1, round, rounds, item, items, tile = 0, tiles, made;
+  const unsigned char* weight;
+  const __nv_bfloat16* scale;
+
+  __device__ inline void begin_round(const Weights& of) {
+    const int lane = threadIdx.x %% 32, first = round * made;
+    item = threadIdx.x / 32;
+    weight = of.weight + ((size_t)(first + lane / 8) * items + item) * 128 + lane %% 8 * 16;
+    if (GROUPS > 0)
+      scale = (lane < 16 ? of.scales : of.biases) + ((size_t)(first + lane %% 16) * items + item) * GROUPS;
+  }
+  // The next one in which this warp has something to do.
+  __device__ inline void begin_product(const Weights* all) {
+    while (++product < PRODUCTS) {
+      const Weights& of = all[product];
+      round = blockIdx.x, rounds = of.rounds, items = of.items, tiles = of.tiles, made = of.made;
+      if (round < rounds && threadIdx.x / 32 < items) return begin_round(of);
+    }
+  }
+  // Copy the item, and move on.
+  __device__ inline void copy(unsigned char* slot, const Weights* all) {
+    if (product < PRODUCTS) {
+      const int lane = threadIdx.x %% 32, row = lane / 8;
+      const size_t later = tile ? (size_t)all[product].apart * items : 0;
+      #pragma unroll
+      for (int j = 0; j < 4; j++)
+        copy16(slot + row * 128 + place(row, lane %% 8) * 16 + j * 512, weight + (later + j * 4 * items) * 128);
+      if constexpr (GROUPS > 0) copy_few<SCALES>(slot + 2048 + lane * SCALES, scale + later * GROUPS);
+      if (++tile == tiles) {
+        tile = 0;
+        item += WARPS;
+        weight += WARPS * 128;
+        scale += WARPS * GROUPS;
+        if (item >= items) {
+          round += gridDim.x;
+          if (round < rounds) begin_round(all[product]);
+          else begin_product(all);
+        }
+      }
+    }
+    end_of_item();
+  }
+};
+
+%(forms)s
+
+// The outputs of one product. ahead: copies the next item, whatever product it belongs to.
+template <class S, class Ahead>
+__device__ inline void product(const __nv_bfloat16* bias, const Ends& ends, int rows, const Room& room, int& slot,
+                               Ahead ahead) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x %% 32, g = lane / 4, t = lane %% 4;
+  if (ends.squares)
+    for (int c = warp; c < rows; c += WARPS) {
+      float sum = 0.f;
+      for (int i = lane; i < (S::W + 15) / 16; i += 32) sum += __ldcg(ends.squares + (size_t)i * rows + c);
+      #pragma unroll
+      for (int other = 1; other < 32; other *= 2) sum += __shfl_xor_sync(0xffffffff, sum, other);
+      if (lane == 0) room.factors[c] = rsqrtf(sum / S::W + ends.eps);
+    }
+  const Constants kept((word)(rows >> 31));
+  int turn = 0;
+  for (int round = blockIdx.x; round < S::ROUNDS; round += gridDim.x, turn ^= 1) {
+    float acc[S::TILES][COLS][4] = {};
+    for (int item = warp; item < S::ITEMS; item += WARPS) {
+      Inputs<S::W> inputs;
+      inputs.ask(ends.x, item, rows);
+      wait_for_items<DEPTH - S::TILES>();
+      __syncwarp();
+      const unsigned char* of_tile[S::TILES];
+      #pragma unroll
+      for (int r = 0; r < S::TILES; r++) of_tile[r] = room.slots + (slot + r) %% DEPTH * SLOT;
+      multiply_item<S::TILES>(acc, of_tile, inputs, ends.x, item, rows, kept);
+      __syncwarp();
+      #pragma unroll
+      for (int r = 0; r < S::TILES; r++) {
+        ahead(room.slots + slot * SLOT);
+        slot = slot + 1 == DEPTH ? 0 : slot + 1;
+      }
+    }
+    // Two turns' sums lie apart, so that a warp may begin the next round while another one still adds up.
+    float (*found)[WIDEST][COLS * 8 + 1] = (float (*)[WIDEST][COLS * 8 + 1])(room.sums + turn * FOUND);
+    #pragma unroll
+    for (int n = 0; n < COLS; n++)
+      #pragma unroll
+      for (int r = 0; r < S::TILES; r++)
+        #pragma unroll
+        for (int i = 0; i < 4; i++) found[warp][r * 16 + g + i / 2 * 8][n * 8 + 2 * t + i %% 2] = acc[r][n][i];
+    __syncthreads();
+    for (int base = warp * 32; base < S::MADE * rows; base += WARPS * 32) {
+      const int i = base + lane, j = i %% S::MADE, c = min(i / S::MADE, rows - 1), at = round * S::MADE + j;
+      const bool is_there = i < S::MADE * rows && at < S::OUT;
+      const float factor = ends.squares ? room.factors[c] : 1.f;
+      auto output = [&](int row, int number) {
+        float y = 0.f;
+        #pragma unroll
+        for (int w = 0; w < WARPS; w++) y += found[w][row][c];
+        y *= factor;
+        if (bias && number < S::N) y += (float)bias[number];
+        return y;
+      };
+      float y = output(j, at);
+      if constexpr (S::GATED) y = y / (1.f + __expf(-y)) * output(16 + j, S::OUT + at);
+      const size_t place = (size_t)c * S::OUT + at;
+      if (ends.residual && is_there) y += (float)ends.residual[place];
+      const __nv_bfloat16 made = (__nv_bfloat16)y;
+      if (is_there) ends.out[place] = made;
+      if (ends.normed) {
+        if (is_there) ends.normed[place] = (__nv_bfloat16)((float)made * (float)ends.norm[at]);
+        float square = is_there ? (float)made * (float)made : 0.f;
+        #pragma unroll
+        for (int other = 1; other < 16; other *= 2) square += __shfl_xor_sync(0xffffffff, square, other);
+        if (is_there && j %% 16 == 0) ends.squares_of_out[(size_t)(at / 16) * rows + c] = square;
+      }
+    }
+  }
+}
+}
+"""
+
+BODY = r"""
+using namespace seam;
+using Out = Shape<%(A)d, %(E)d, %(out_tiles)d, false>;
+using GateUp = Shape<%(E)d, %(F)d, 2, true>;
+using Down = Shape<%(F)d, %(E)d, %(down_tiles)d, false>;
+using Following = Shape<%(E)d, %(J)d, %(following_tiles)d, false>;
+extern __shared__ uint4 staged[];
+unsigned char* all_slots = (unsigned char*)staged;
+float* sums = (float*)(all_slots + WARPS * DEPTH * SLOT);
+const Room room{all_slots + threadIdx.x / 32 * DEPTH * SLOT, sums, sums + 2 * FOUND};
+
+__shared__ Weights all[4];
+if (threadIdx.x == 0) {
+  all[0] = weights<Out>(%(out)s);
+  all[1] = weights<GateUp>(%(gate_up)s);
+  all[2] = weights<Down>(%(down)s);
+  all[3] = weights<Following>(%(following)s);
+}
+__syncthreads();
+const size_t wide = (size_t)rows * %(E)d, lines = (size_t)rows * %(lines)d;
+__nv_bfloat16 *between = scratch, *normed = between + wide, *normed_again = normed + wide;
+__nv_bfloat16* gated = normed_again + wide;
+const Ends of_out{found, nullptr, 0.f, x, between, norm, normed, squares};
+const Ends of_gate_up{normed, squares, %(eps)s, nullptr, gated, nullptr, nullptr, nullptr};
+const Ends of_down{gated, nullptr, 0.f, between, out, %(last_norm)s};
+
+Cursor at;
+auto ahead = [&](unsigned char* to) { at.copy(to, all); };
+at.begin_product(all);
+#pragma unroll 1
+for (int i = 0; i < DEPTH; i++) ahead(room.slots + i * SLOT);
+int slot = 0;
+product<Out>(all[0].bias, of_out, rows, room, slot, ahead);
+all_blocks((int*)gate);
+product<GateUp>(all[1].bias, of_gate_up, rows, room, slot, ahead);
+all_blocks((int*)gate);
+product<Down>(all[2].bias, of_down, rows, room, slot, ahead);
+%(last)s
+"""
+LAST = r"""
+all_blocks((int*)gate);
+const Ends of_following{normed_again, squares + lines, %(next_eps)s, nullptr, joined, nullptr, nullptr, nullptr};
+product<Following>(all[3].bias, of_following, rows, room, slot, ahead);
+"""

@@ -94,9 +94,9 @@ class Ending:
         """Called on the dying thread, or for one that is stuck: a runner that cannot answer must not look alive."""
         self._give_up(reason, lifecycle.WORKER_DIED)
 
-    def memory_exhausted(self, reason: str) -> None:
+    def device_lost(self, reason: str) -> None:
         """Called on the worker's thread, which ends."""
-        self._give_up(reason, lifecycle.EXHAUSTED)
+        self._give_up(reason, lifecycle.DEVICE_LOST)
 
     def rank_lost(self, reason: str) -> None:
         """Called on a thread that watches: what is left of the model answers nobody."""
@@ -220,7 +220,7 @@ def start_worker(ending: Ending, arguments: Arguments, join: Join | None) -> Wor
         parallel=arguments.parallel or parallel(),
         context_length=arguments.context_length or context_length(),
         kv_type=arguments.kv_type or kv_type(),
-        on_exhaustion=ending.memory_exhausted,
+        on_lost_device=ending.device_lost,
         memory_budget=budget,
         cache_folder=folder,
         ranks=ranks,

@@ -36,6 +36,19 @@ OUT_OF_MEMORY = "out of memory"
 SHORTAGES = ("malloc]", "resource limit exceeded", "insufficient memory", "outofmemory", OUT_OF_MEMORY)
 
 
+# How MLX says that a GPU failed at what it was given. What it is given from then on fails, too, or means nothing.
+LOST_DEVICES = (
+    "command buffer execution failed",
+    "illegal memory access",
+    "illegal instruction",
+    "misaligned address",
+    "launch failure",
+    "launch timed out",
+    "device-side assert",
+    "uncorrectable",
+)
+
+
 def message(text: str) -> str:
     """One printable line of MAX_MESSAGE characters at most. Of a longer one the middle is left out: what is wrong
     stands at the beginning or at the end, and the long name between them.
@@ -59,6 +72,11 @@ def explain(error: BaseException) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     return any(words in text for words in SHORTAGES)
+
+
+def is_lost_device(error: BaseException) -> bool:
+    text = str(error).lower()
+    return any(words in text for words in LOST_DEVICES) and not is_out_of_memory(error)
 
 
 class RunnerError(Exception):

@@ -17,7 +17,8 @@ yet cannot be evaluated on another one):
 5. The thread never waits for a reader: a request whose outlet has no room rests, and `wake` says that it has some.
 6. A model is replaced as a whole, after the new one is complete. A failed load changes nothing.
 7. If the thread itself dies, `on_death` is called: a runner that answers /health but no prompt is worse than
-   none. So is one without memory: after SHORTAGES requests in a row that ran out of it, `on_exhaustion` is called.
+   none. So is one without a device: `on_lost_device` is called when a GPU failed at what it was given, and after
+   SHORTAGES requests in a row that ran out of memory.
 8. Whatever may take long is announced in `pulse` before it begins, so that another thread can see it stuck.
 
 Knows nothing about HTTP or asyncio.
@@ -44,6 +45,7 @@ from runner.errors import (
     ModelNotLoaded,
     RunnerError,
     explain,
+    is_lost_device,
     is_out_of_memory,
 )
 from runner.generation.budget import Limits
@@ -82,8 +84,8 @@ SHORTAGES = 3
 SAVE_AT_END_S = 2.0  # of the three that a forced exit leaves; hosts wait five
 
 
-class Exhausted(Exception):
-    """The memory does not come back."""
+class DeviceLost(Exception):
+    """Its memory does not come back, or it failed at what it was given."""
 
 
 class Worker:
@@ -99,14 +101,14 @@ class Worker:
         parallel: int = 1,  # requests answered at once
         context_length: int | None = None,  # tokens that a request may have, where the model has more
         kv_type: KVType = AS_COMPUTED,  # see `loader.load`
-        on_exhaustion: Callable[[str], None] | None = None,  # None: as on_death
+        on_lost_device: Callable[[str], None] | None = None,  # None: as on_death
         memory_budget: int | None = None,  # bytes that MLX may hold; None: a share of what there is
         cache_folder: Folder | None = None,  # where slots are saved
         ranks: Leader | None = None,  # other processes, which have a part of each model
         rest_after_s: float = REST_AFTER_S,  # without anything to do: then buffers are given back, slots saved
     ) -> None:
         self._on_death = on_death
-        self._on_exhaustion = on_exhaustion or on_death
+        self._on_lost_device = on_lost_device or on_death
         self._store = store
         self._packed = packed
         self._parallel = parallel
@@ -217,8 +219,8 @@ class Worker:
                 pass
             self._save_all()
             device.leave()
-        except Exhausted as error:
-            self._on_exhaustion(str(error))
+        except DeviceLost as error:
+            self._on_lost_device(str(error))
         except BaseException as error:  # rule 7; nobody is left who could handle it
             log.critical("MLX thread died", exc_info=True)
             self._on_death(f"the MLX thread died: {type(error).__name__}: {error}")
@@ -302,13 +304,15 @@ class Worker:
             else:
                 log.exception("Step failed")
                 engine.fail(explain(error))
+                if is_lost_device(error):
+                    raise DeviceLost(f"the GPU failed: {explain(error)}") from error
         self._jobs.wake()
 
     def _note_shortage(self, answered: int, why: str) -> None:
         self._shortages = self._shortages + 1 if answered == self._answered else 1
         self._answered = answered
         if self._shortages == SHORTAGES:
-            raise Exhausted(f"{SHORTAGES} times in a row: {why}")
+            raise DeviceLost(f"{SHORTAGES} times in a row: {why}")
 
     def _run_call(self, job: CallJob) -> None:
         if not job.result.set_running_or_notify_cancel():

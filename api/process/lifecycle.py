@@ -1,10 +1,10 @@
 """How the process begins and ends.
 
 Exit codes: 0 asked to stop, 2 usage, 3 the address, 4 the model, 5 the MLX thread died, 6 out of memory again and
-again, 7 the parent is gone, 8 another process that has a part of the model is lost, 128 and a signal's number asked
-to stop twice, 1 anything else. A fatal error is one last line on stderr, `Error: <reason>`, which a host shows to
-its user. 5 is also the code of an MLX thread that is stuck (`watchdog.py`). Where a call into C holds the GIL,
-nothing here can run; the process beside sends SIGKILL.
+again, or a GPU that failed, 7 the parent is gone, 8 another process that has a part of the model is lost, 128 and a
+signal's number asked to stop twice, 1 anything else. A fatal error is one last line on stderr, `Error: <reason>`,
+which a host shows to its user. 5 is also the code of an MLX thread that is stuck (`watchdog.py`). Where a call into
+C holds the GIL, nothing here can run; the process beside sends SIGKILL.
 
 Every end goes through `os._exit`: an interpreter that shuts down beside a busy MLX thread aborts. Nothing here
 needs a tidy end: newer hosts send SIGKILL.
@@ -29,7 +29,7 @@ from typing import NoReturn
 from api.process.logs import STDERR, PipeHandler
 from runner.errors import message
 
-STOPPED, USAGE, ADDRESS, MODEL, WORKER_DIED, EXHAUSTED, PARENT_GONE, OTHER = 0, 2, 3, 4, 5, 6, 7, 1
+STOPPED, USAGE, ADDRESS, MODEL, WORKER_DIED, DEVICE_LOST, PARENT_GONE, OTHER = 0, 2, 3, 4, 5, 6, 7, 1
 RANK_LOST = 8
 AT_ONCE = 128  # and the number of the signal, as shells have it
 

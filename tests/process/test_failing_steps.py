@@ -11,7 +11,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from api.process.lifecycle import EXHAUSTED, WORKER_DIED
+from api.process.lifecycle import DEVICE_LOST, WORKER_DIED
 from runner.machine.device import PREFILL_CHUNK
 from tests.parts import tiny
 from tests.parts.aftermath import Calm
@@ -22,7 +22,8 @@ from tests.parts.streams import PLAIN_TEXT, Answer, Request, ask, read_stream
 
 pytestmark = linux_only
 CHUNK = PREFILL_CHUNK["cpu"]
-FAILED = "[METAL] Command buffer execution failed: injected"
+FAILED = "[Event::wait] An operation failed: injected"
+LOST = "[METAL] Command buffer execution failed: injected"
 SHORT = "out of memory: [malloc] Unable to allocate 99 bytes, injected"
 
 
@@ -73,8 +74,19 @@ def test_memory_that_does_not_come_back_ends_the_runner(tiny_model: Path) -> Non
         for _ in range(3):
             with contextlib.suppress(AssertionError, OSError):
                 assert SHORT in str(answer(running, "short " + fault("decode", 2, "memory")).error)
-        assert running.exit_code() == EXHAUSTED
+        assert running.exit_code() == DEVICE_LOST
     assert "Error: 3 times in a row: " in running.output.text
+
+
+@pytest.mark.parametrize("where", ["prefill", "decode"])
+def test_a_gpu_that_fails_is_one_error_and_the_end_of_the_runner(tiny_model: Path, where: str) -> None:
+    """Row 43, said as MLX says it."""
+    with faulty(tiny_model) as running:
+        ended = answer(running, "lost " * 60 + fault(where, 1, "device"))
+        assert ended.error is not None
+        assert (ended.error["StatusCode"], ended.error["error"]) == (500, LOST)
+        assert running.exit_code() == DEVICE_LOST
+    assert running.output.lines[-1] == f"Error: the GPU failed: {LOST}"
 
 
 @pytest.mark.parametrize("slots", [1, 3])

@@ -287,8 +287,8 @@ def test_a_load_waits_for_the_request_before_it_and_the_request_behind_waits_for
 
 def test_a_worker_gives_up_when_memory_does_not_come_back() -> None:
     deaths: list[str] = []
-    exhausted: queue.Queue[str] = queue.Queue()
-    worker = Worker(9, deaths.append, on_exhaustion=exhausted.put)
+    lost: queue.Queue[str] = queue.Queue()
+    worker = Worker(9, deaths.append, on_lost_device=lost.put)
     worker.start()
     model = script("abcdef", "p")
     worker._jobs.call(lambda: worker._take(fakes.loaded(model))).result(WAIT_S)
@@ -300,9 +300,9 @@ def test_a_worker_gives_up_when_memory_does_not_come_back() -> None:
         return type(answer.end())
 
     assert [ends(at) for at in (3, 3, None, 3, 3)] == [Failed, Failed, Done, Failed, Failed]
-    assert exhausted.empty()  # no three in a row
+    assert lost.empty()  # no three in a row
     assert ends(3) is Failed
-    assert exhausted.get(timeout=WAIT_S).startswith("3 times in a row: out of memory: ")
+    assert lost.get(timeout=WAIT_S).startswith("3 times in a row: out of memory: ")
     assert worker.join(WAIT_S)
     assert not deaths
 

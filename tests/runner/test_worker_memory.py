@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runner.errors import ModelTooLarge, explain, is_out_of_memory
+from runner.errors import ModelTooLarge, explain, is_lost_device, is_out_of_memory
 from runner.machine import memory
 from runner.types import Done, Failed, GenerateRequest, Started
 from runner.worker import Worker
@@ -151,3 +151,17 @@ def test_every_way_to_run_out_of_memory_is_known_and_says_so(text: str) -> None:
     assert is_out_of_memory(RuntimeError(text))
     assert explain(RuntimeError(text)).lower().count("out of memory") == 1
     assert not is_out_of_memory(RuntimeError("[matmul] Last dimension of first input"))
+    assert not is_lost_device(RuntimeError(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[METAL] Command buffer execution failed: Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallback)",
+        "cudaStreamSynchronize(stream_) failed: an illegal memory access was encountered",
+        "cudaEventSynchronize(event) failed: unspecified launch failure",
+    ],
+)
+def test_what_a_gpu_that_failed_says_is_known(text: str) -> None:
+    assert is_lost_device(RuntimeError(text))
+    assert not is_lost_device(RuntimeError("[matmul] Last dimension of first input"))

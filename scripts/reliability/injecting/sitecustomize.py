@@ -2,7 +2,8 @@
 
 A prompt says what shall happen to it, once, or with INJECT_AGAIN=1 each time that it is fed:
 
-    [[prefill 2: error]]     behind its second chunk, as MLX says that a command failed
+    [[prefill 2: error]]     behind its second chunk, as MLX says that an operation failed
+    [[decode 2: device]]     behind its second forward of a single token, as MLX says that the GPU failed
     [[decode 5: memory]]     behind its fifth forward of a single token, as MLX says that memory is short
     [[decode 1: death]]      what no handler of exceptions catches: the MLX thread ends
     [[decode 3: hold PATH]]  the step waits: it opens the FIFO there for reading, until the writer has closed it
@@ -24,9 +25,10 @@ from types import ModuleType
 from typing import Any
 
 MODULE = "runner.generation.engine"
-WISH = re.compile(r"\[\[(prefill|decode) (\d+): (error|memory|death|hold) ?([^\]]*)\]\]")
+WISH = re.compile(r"\[\[(prefill|decode) (\d+): (error|device|memory|death|hold) ?([^\]]*)\]\]")
 MESSAGES = {
-    "error": "[METAL] Command buffer execution failed: injected",
+    "error": "[Event::wait] An operation failed: injected",
+    "device": "[METAL] Command buffer execution failed: injected",
     "memory": "[malloc] Unable to allocate 99 bytes, injected",
 }
 AGAIN = os.environ.get("INJECT_AGAIN") == "1"

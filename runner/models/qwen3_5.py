@@ -8,7 +8,7 @@ Knows nothing about files, tokens or requests.
 
 from __future__ import annotations
 
-import mlx.core as mx
+from typing import ClassVar
 
 from runner.config.fields import Fields
 from runner.layers import nn
@@ -21,6 +21,8 @@ from runner.models.qwen3_next_config import HybridConfig, text_fields
 
 class LinearAttention(GatedDeltaNet):
     """Projected as it is used: queries, keys and values together, the rest apart."""
+
+    joins: ClassVar = {"in_proj": ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a")}
 
     def __init__(self, config: HybridConfig) -> None:
         linear, hidden = config.linear, config.decoder.hidden_size
@@ -35,11 +37,6 @@ class LinearAttention(GatedDeltaNet):
         projected = {name: Cut(Side.OUTPUTS, Unit.HEADS) for name in ("in_proj_z", "in_proj_b", "in_proj_a")}
         projected["in_proj_qkv"] = Cut(Side.OUTPUTS, Unit.HEADS, self.config.parts)
         return said._replace(cuts={**said.cuts, **projected})
-
-    def project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
-        batch, length, _ = x.shape
-        gate = self.in_proj_z(x).reshape(batch, length, self.config.value_heads, -1)
-        return self.in_proj_qkv(x), gate, self.in_proj_b(x), self.in_proj_a(x)
 
 
 class Model(HybridModel):

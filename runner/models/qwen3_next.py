@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import mlx.core as mx
 
@@ -65,6 +66,9 @@ class GatedAttention(Attention):
 class LinearAttention(GatedDeltaNet):
     """Projected in two, each with the parts of one key head behind those of the other."""
 
+    joins: ClassVar = {"in_proj": ("in_proj_qkvz", "in_proj_ba")}
+    is_grouped: ClassVar = True
+
     def __init__(self, config: HybridConfig) -> None:
         linear, hidden = config.linear, config.decoder.hidden_size
         super().__init__(linear, hidden, config.decoder.rms_norm_eps)
@@ -76,19 +80,6 @@ class LinearAttention(GatedDeltaNet):
         said = super().shards()
         projected = {name: Cut(Side.OUTPUTS, Unit.HEADS) for name in ("in_proj_qkvz", "in_proj_ba")}
         return said._replace(cuts={**said.cuts, **projected})
-
-    def project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
-        batch, length, _ = x.shape
-        config = self.config
-        each = config.value_heads // config.key_heads
-        query, value = config.key_width, each * config.value_width
-        grouped = self.in_proj_qkvz(x).reshape(batch, length, config.key_heads, -1)
-        parts = mx.split(grouped, [query, 2 * query, 2 * query + value], axis=-1)  # [B,L,K,..]
-        mixed = mx.concatenate([part.reshape(batch, length, -1) for part in parts[:3]], axis=-1)  # [B,L,C]
-        gate = parts[3].reshape(batch, length, config.value_heads, -1)  # [B,L,H,Q]
-        pairs = self.in_proj_ba(x).reshape(batch, length, config.key_heads, -1)
-        rate, decay = (part.reshape(batch, length, -1) for part in mx.split(pairs, 2, axis=-1))  # [B,L,H]
-        return mixed, gate, rate, decay
 
 
 class SparseMLP(moe.SparseMLP):

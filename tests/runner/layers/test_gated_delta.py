@@ -9,15 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.layers.gated_delta import (
-    CHUNK,
-    SEQUENTIAL_UP_TO,
-    CausalConv,
-    GatedNorm,
-    chunked,
-    inverse,
-    sequential,
-)
+from runner.kernels.delta import convolved, gated, sequential
+from runner.layers.gated_delta import CHUNK, SEQUENTIAL_UP_TO, chunked, inverse
 from tests.parts.arrays import difference, noise
 
 Arguments = tuple[mx.array, mx.array, mx.array, mx.array, mx.array, mx.array]
@@ -113,21 +106,16 @@ def test_a_chunk_is_no_longer_than_what_the_inverse_can_halve() -> None:
 
 
 def test_a_convolution_sees_its_own_position_and_those_before_it() -> None:
-    conv = CausalConv(channels=2, kernel=3)
-    conv.weight = mx.array([[1.0, 10.0, 100.0], [0.0, 0.0, 1.0]])[..., None]
+    taps = mx.array([[1.0, 10.0, 100.0], [0.0, 0.0, 1.0]])
     x = mx.array([[[1.0, 7.0], [2.0, 8.0], [3.0, 9.0], [4.0, 5.0]]])
-    out: Any = conv(x).tolist()
+    out: Any = convolved(x, taps).tolist()
     assert out == [[[321.0, 9.0], [432.0, 5.0]]]
-    wide = noise(1, 20, 6, seed=1)
-    conv = CausalConv(channels=6, kernel=4)
-    conv.weight = noise(6, 4, 1, seed=2)
-    assert difference(conv(wide), mx.conv1d(wide, conv.weight, groups=6)) < 1e-5
+    wide, taps = noise(1, 20, 6, seed=1), noise(6, 4, seed=2)
+    assert difference(convolved(wide, taps), mx.conv1d(wide, taps[..., None], groups=6)) < 1e-5
 
 
 def test_a_gate_is_opened_in_float32() -> None:
-    norm = GatedNorm(4, 1e-6)
-    norm.weight = mx.array([1.0, 2.0, 3.0, 4.0], mx.bfloat16)
     x, gate = (noise(1, 2, 3, 4, seed=seed).astype(mx.bfloat16) for seed in (1, 2))
-    wide: mx.array = norm(x).astype(mx.float32)
+    wide: mx.array = x.astype(mx.float32)
     opened = gate.astype(mx.float32) * mx.sigmoid(gate.astype(mx.float32))
-    assert mx.array_equal(norm.gated(x, gate), (wide * opened).astype(mx.bfloat16))
+    assert mx.array_equal(gated(x, gate), (wide * opened).astype(mx.bfloat16))

@@ -12,6 +12,7 @@ import pytest
 
 from runner.config.fields import Config
 from runner.errors import BadModelFiles
+from runner.kernels.delta import heads_of
 from runner.models import build
 from tests.parts import mlx_lm, prefixes, tiny
 from tests.parts.architectures.hybrids import BOTH, LINEAR
@@ -142,7 +143,7 @@ def test_half_precision_stays_half_and_the_state_float32(case: Case) -> None:
     hidden = conversation.forward(TOKENS)
     assert hidden.dtype == mx.bfloat16
     linear = model.model.layers[0].linear_attn
-    heads = linear._heads(mx.zeros((1, 2, linear.config.channels), mx.bfloat16))
+    heads = heads_of(mx.zeros((1, 2, linear.config.channels), mx.bfloat16), linear.config)
     assert {part.dtype for part in heads} == {mx.float32}, "normed in float32, too"
     state = conversation.memory.recurrent[0].state
     assert state is not None

@@ -117,8 +117,7 @@ class GatedDeltaNet(Joinable):
 
     def rule(self) -> Rule:
         """With its weights as they are now."""
-        convolution = self.conv1d.weight[..., 0]
-        weights = convolution, self.dt_bias, self.A_log, self.norm.weight
+        weights = self.conv1d.weight.squeeze(-1), self.dt_bias, self.A_log, self.norm.weight
         return Rule(self.config, self.is_grouped, *weights, self.norm.eps)
 
     def shards(self) -> Shards:

@@ -12,7 +12,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from runner.kernels import compiled, product_cuda, rows_attention_cuda
+from runner.kernels import compiled, delta, delta_cuda, product_cuda, rows_attention_cuda
+from runner.kernels.delta import LinearConfig, Rule
 from runner.kernels.product import PLAIN, Around, Matrix, Norm
 from runner.kernels.rotation import Turning
 from runner.kernels.rows_attention import LANE, Heads, Joint, Lanes, Own, Query
@@ -21,6 +22,7 @@ from tests.parts.cuda import COMPILER, emulated
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 
+KERNELS = (delta_cuda._kernel, product_cuda._kernel, rows_attention_cuda._kernel)
 normal = partial(mx.random.normal, dtype=mx.float32)
 
 
@@ -28,11 +30,11 @@ normal = partial(mx.random.normal, dtype=mx.float32)
 def on_a_cpu(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     folder: Path = tmp_path_factory.getbasetemp() / "kernels"
     folder.mkdir(exist_ok=True)
-    for kernel in (product_cuda._kernel, rows_attention_cuda._kernel):
+    for kernel in KERNELS:
         kernel.cache_clear()
     monkeypatch.setattr(compiled, "kernel", emulated(folder))
     yield
-    for kernel in (product_cuda._kernel, rows_attention_cuda._kernel):
+    for kernel in KERNELS:
         kernel.cache_clear()
 
 
@@ -113,3 +115,42 @@ def test_a_query_with_a_window_and_sinks_finds_what_the_plain_form_finds() -> No
         found, expected = (way.attend(asked, lanes) for way, lanes in ways)
         assert mx.allclose(found, expected, rtol=0, atol=1e-5)
     assert mx.array_equal(ours.keys, plain.keys)
+
+
+LINEAR = {
+    "odd, each part by itself": (LinearConfig(3, 6, 16, 12, 5), False),
+    "odd, by key heads": (LinearConfig(2, 6, 20, 12, 2), True),
+    "wide": (LinearConfig(1, 2, 64, 128, 4), True),
+}
+
+
+@pytest.mark.parametrize("kind", LINEAR)
+def test_a_step_of_linear_attention_is_the_plain_one_whatever_the_number_of_rows(kind: str) -> None:
+    """Two steps from no state on; the states between stay as they are."""
+    mx.random.seed(len(kind))
+    config, is_grouped = LINEAR[kind]
+    heads, rows = config.value_heads, 3
+    weights = (
+        normal((config.channels, config.kernel)).astype(mx.bfloat16),
+        normal((heads,)),
+        normal((heads,)),
+        1 + 0.1 * normal((config.value_width,)),
+    )
+    rule = Rule(config, is_grouped, *weights, 1e-5)
+    ours, plain = delta_cuda.cuda(rule), delta.plain(rule._replace(convolution=weights[0].astype(mx.float32)))
+    width = config.channels + heads * (config.value_width + 2)
+    given = [normal((rows, 1, width)).astype(mx.bfloat16) for _ in range(2)]
+    expected, alone = None, None
+    state, states = None, []
+    for joined in given:
+        exact, expected = plain(joined.astype(mx.float32), expected)
+        found, state = ours(joined, state)
+        one, alone = ours(joined[1:2], alone)
+        assert mx.allclose(found.astype(mx.float32), exact, rtol=2e-2, atol=1e-2)
+        assert mx.allclose(state[1], expected[1], rtol=0, atol=1e-5)
+        assert mx.array_equal(state[0].astype(mx.float32), expected[0])
+        for several, lone in zip((found, *state), (one, *alone), strict=True):
+            assert mx.array_equal(several[1:2], lone)
+        states.append((state, [mx.array(part) for part in state]))
+    for held, copied in states:
+        assert all(map(mx.array_equal, held, copied))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from runner.kernels import product_cuda, rows_attention_cuda
+from runner.kernels import delta_cuda, product_cuda, rows_attention_cuda
+from runner.kernels.delta import LinearConfig, Rule
 from runner.kernels.product_cuda import Shape as ProductShape
 from runner.kernels.program import Program
 from runner.kernels.rows_attention_cuda import Shape
@@ -39,6 +40,24 @@ def test_a_product_source_has_no_gap_and_names_every_input() -> None:
         for columns in (1, 2, 4):
             for adds in (False, True):
                 check(product_cuda.program(shape._replace(adds=adds), columns))
+
+
+def test_a_source_of_linear_attention_has_no_gap_and_names_every_input() -> None:
+    for is_grouped in (False, True):
+        check(delta_cuda.program(delta_cuda.Shape(LinearConfig(16, 32, 128, 128, 4), is_grouped, 1e-6)))
+
+
+def test_linear_attention_that_the_kernel_is_not_written_for_is_left_to_others() -> None:
+    half = mx.zeros(1, mx.bfloat16)
+    rule = Rule(LinearConfig(16, 32, 128, 128, 4), False, half, half, half, half, 1e-6)
+    assert delta_cuda.fits(rule)
+    assert not delta_cuda.fits(rule._replace(convolution=mx.zeros(1)))
+    for config in (
+        LinearConfig(1, 1, 128, 6, 4),
+        LinearConfig(1, 1, 512, 128, 4),
+        LinearConfig(1, 1, 16, 516, 4),
+    ):
+        assert not delta_cuda.fits(rule._replace(config=config))
 
 
 def check(program: Program) -> None:

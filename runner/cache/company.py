@@ -36,7 +36,7 @@ class Company:
         if len(rows) != 1 or self._at_once is None:
             return len(rows) > 1
         (memory,) = rows.values()
-        return memory.holds_only(self._lanes_for(memory))
+        return memory.attends_only(self._lanes_for(memory))
 
     def of(self, rows: Mapping[int, Memory]) -> Together:
         """The memories of these rows as one. Who was there the last time and is not now settles."""

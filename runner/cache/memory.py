@@ -56,6 +56,10 @@ class Memory:
         """Whether these layers' attention is all that it has storages for."""
         return len(self.storages) == len(layers)
 
+    def attends_only(self, layers: Collection[int]) -> bool:
+        """Whether these layers' attention is all that it looks back with, beside recurrent states."""
+        return 0 < len(layers) == len(self.storages) - len(self.recurrent)
+
     @property
     def is_level(self) -> bool:
         """Whether all storages hold the same positions; between forwards they do, unless one failed midway."""
@@ -98,13 +102,15 @@ class Memory:
 
     def settle(self) -> None:
         """The row leaves the others: all that it holds stands in its own buffers."""
-        if self.lane is None:
-            return
-        self.lane = None
-        for storage in self.attention.values():
-            storage.settle()
-        # Until it is computed, the old lanes of all rows are held.
-        mx.async_eval(self.arrays())  # type: ignore[no-untyped-call]  # the stub has no types
+        fresh = [array for storage in self.recurrent.values() for array in storage.settle()]
+        if self.lane is not None:
+            self.lane = None
+            for storage in self.attention.values():
+                storage.settle()
+            fresh += self.arrays()
+        if fresh:
+            # Until it is computed, the old lanes and states of all rows are held.
+            mx.async_eval(fresh)  # type: ignore[no-untyped-call]  # the stub has no types
 
     def rewind(self, to: int) -> bool:
         """Forget everything from position `to` on; False if a storage cannot, and then they may not be level."""

@@ -21,7 +21,7 @@ from runner.cache.at_once import Steps
 from runner.cache.base import Attending, KeyValues
 from runner.cache.latent import LatentCache
 from runner.cache.memory import Memory
-from runner.cache.recurrent import RecurrentCache, State
+from runner.cache.recurrent import Held, RecurrentCache, State
 from runner.cache.span import Span
 from runner.kernels.attention import Mask
 from runner.kernels.rows_attention import apart
@@ -122,7 +122,7 @@ class LatentRows:
 
 
 class RecurrentRows:
-    """The storages of one recurrent layer: their states become one, and are taken apart again."""
+    """The storages of one recurrent layer: their states become one, and stay one while the same rows go on."""
 
     def __init__(self, rows: Sequence[RecurrentCache]) -> None:
         self._rows = rows
@@ -130,13 +130,23 @@ class RecurrentRows:
     @property
     def state(self) -> State:
         """Every row has one: its prompt was fed."""
-        states = [row.state or () for row in self._rows]
+        if len(self._rows) == 1:
+            return self._rows[0].state or ()
+        held = [row.held or Held(()) for row in self._rows]
+        whole = held[0].whole
+        if all(array.shape[0] == len(held) for array in whole) and all(
+            one.whole is whole and one.row == number for number, one in enumerate(held)
+        ):
+            return whole
+        states = [one.alone().whole for one in held]
         return tuple(mx.concatenate(list(parts)) for parts in zip(*states, strict=True))
 
     def replace(self, state: State, length: int) -> None:
+        if len(self._rows) == 1:
+            self._rows[0].replace(state, length)
+            return
         for number, storage in enumerate(self._rows):
-            # Contiguous, since a slice would hold on to the states of all rows.
-            storage.replace(tuple(mx.contiguous(part[number : number + 1]) for part in state), length)
+            storage.replace(state, length, number)
 
 
 def _by_layer(

@@ -42,7 +42,7 @@ class Matrix(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """An RMS norm of the input."""
+    """An RMS norm of the input. The type of its weight is not that of what comes out."""
 
     weight: mx.array
     eps: float
@@ -75,7 +75,7 @@ def plain(matrix: Matrix, around: Around) -> Product:
 
     def product(x: mx.array, residual: mx.array | None) -> mx.array:
         if norm is not None:
-            x = mx.fast.rms_norm(x, norm.weight, norm.eps)
+            x = mx.fast.rms_norm(x, norm.weight, norm.eps).astype(x.dtype)
         y = _times(x, matrix)
         if around.gated:
             y = PLAIN_ACTIVATIONS.swiglu(*mx.split(y, 2, axis=-1))

@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from runner.kernels import compiled
 from runner.kernels.compiled import Kernel
-from runner.kernels.product import Around, Matrix, Product, Products
+from runner.kernels.product import Around, Matrix, Norm, Product, Products
 from runner.kernels.product_source import (
     BIAS,
     BODY,
@@ -57,6 +57,7 @@ class Shape(NamedTuple):
     bias: bool
     lines: int = 0  # that are fetched ahead
     adds: bool = False
+    is_centred: bool = False  # the norm's weight: what it adds to 1
 
     @property
     def is_long(self) -> bool:
@@ -86,7 +87,7 @@ def fits(matrix: Matrix) -> bool:
 def cuda(matrix: Matrix, around: Around) -> Product:
     shape = _shape(matrix, around)
     out = shape.outputs // 2 if shape.gated else shape.outputs
-    norm = None if around.norm is None else around.norm.weight
+    norm = None if around.norm is None else _norm_weight(around.norm)
     parts = (matrix.weight, matrix.scales, matrix.biases, norm, matrix.bias, around.following)
     fixed = [part for part in parts if part is not None]
     threads = 32 * shape.warps
@@ -110,7 +111,21 @@ def _shape(matrix: Matrix, around: Around) -> Shape:
     eps = None if around.norm is None else around.norm.eps
     lines = 0 if around.following is None else min(around.following.nbytes, FETCHED) // LINE
     sizes = matrix.weight.shape[0], matrix.width, matrix.bits, matrix.group_size
-    return Shape(*sizes, eps, around.gated, matrix.bias is not None, lines, around.adds)
+    is_centred = around.norm is not None and _is_centred(around.norm)
+    return Shape(*sizes, eps, around.gated, matrix.bias is not None, lines, around.adds, is_centred)
+
+
+def _is_centred(norm: Norm) -> bool:
+    """Near 1 bfloat16 has few values, and a weight that needs more is stored as what it adds to 1."""
+    return norm.weight.dtype != mx.bfloat16
+
+
+def _norm_weight(norm: Norm) -> mx.array:
+    if not _is_centred(norm):
+        return norm.weight
+    added = (norm.weight.astype(mx.float32) - 1).astype(mx.bfloat16)
+    mx.eval(added)  # or only the thread that loads a model could use it
+    return added
 
 
 def _columns(positions: int) -> int:
@@ -163,6 +178,7 @@ def source(shape: Shape, columns: int) -> str:
         "gate": GATE if shape.gated else "",
         "residual": RESIDUAL if shape.adds else "",
         "lines": shape.lines,
+        "times": "times_1_and" if shape.is_centred else "times",
     }
     words["fetch_ahead"] = FETCH_AHEAD % words if shape.lines else ""
     form = LONG[shape.bits] if shape.is_long else FORMS[shape.bits]

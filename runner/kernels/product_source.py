@@ -11,7 +11,7 @@ the tensor cores, as MLX dequantizes them, or stay codes there, whose sums are s
 rounds each weight is slower than the memory.
 
 A norm's factor belongs to a position, so it is applied to what was found: the sum of squares is gathered beside the
-product, and no weight waits for it.
+product, and no weight waits for it. A norm's weight that is more than bfloat16 comes as what it adds to 1.
 
 Shapes: see `product.py`.
 """
@@ -25,6 +25,7 @@ typedef unsigned int word;
 __device__ inline word bits(__nv_bfloat162 pair) { return *(word*)&pair; }
 __device__ inline __nv_bfloat162 pair(word bits) { return *(__nv_bfloat162*)&bits; }
 __device__ inline word times(word a, word b) { return bits(__hmul2(pair(a), pair(b))); }
+__device__ inline word times_1_and(word a, word b) { return bits(__hfma2(pair(a), pair(b), pair(a))); }
 
 // Relaxed, since the compiler moves plain loads down to where they are used, and then few are under way at once.
 __device__ inline uint4 read_weight(const void* from) {
@@ -242,13 +243,15 @@ NORM = {
     "norm_at_once": """if (k < W) {
             const uint4 scale = *(const uint4*)(norm + k);
             sum_of_squares[n] += squares(v.x) + squares(v.y) + squares(v.z) + squares(v.w);
-            v = make_uint4(times(v.x, scale.x), times(v.y, scale.y), times(v.z, scale.z), times(v.w, scale.w));
+            v = make_uint4(%(times)s(v.x, scale.x), %(times)s(v.y, scale.y), %(times)s(v.z, scale.z),
+                           %(times)s(v.w, scale.w));
           }""",
     "norm_fields": "uint4 norms_of[AHEAD][EIGHTS] = {};",
     "norm_load": "norms_of[u][p] = read_eight(norm + k);",
     "norm_apply": """const uint4 scale = norms_of[u][p];
         sum_of_squares[n] += squares(v.x) + squares(v.y) + squares(v.z) + squares(v.w);
-        v = make_uint4(times(v.x, scale.x), times(v.y, scale.y), times(v.z, scale.z), times(v.w, scale.w));""",
+        v = make_uint4(%(times)s(v.x, scale.x), %(times)s(v.y, scale.y), %(times)s(v.z, scale.z),
+                           %(times)s(v.w, scale.w));""",
     "norm_share": """float sum = sum_of_squares[n];
   sum += __shfl_xor_sync(0xffffffff, sum, 1);
   sum += __shfl_xor_sync(0xffffffff, sum, 2);

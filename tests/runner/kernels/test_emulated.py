@@ -67,6 +67,20 @@ def test_the_product_of_a_few_positions_is_the_plain_one_whatever_their_number(
     assert mx.array_equal(product(x[4:5], residual[4:5]), found[4:5])
 
 
+@pytest.mark.parametrize("bits", [0, 4])
+def test_a_norm_whose_weight_is_float32_is_not_rounded_first(bits: int) -> None:
+    """To bfloat16 1 + 2^-8 is 1, but what it makes of 1.5 is more than that."""
+    ours, _ = matrices(bits, 16, 128)
+    x, weight = mx.full((1, 1, 128), 1.5, mx.bfloat16), mx.full((128,), 1 + 2**-8)
+    finer, rough = (
+        product_cuda.cuda(ours._replace(bias=None), Around(Norm(one, 0.0)))(x, None).astype(mx.float32)
+        for one in (weight, weight.astype(mx.bfloat16))
+    )
+    assert mx.allclose(
+        mx.abs(finer).sum() / mx.abs(rough).sum(), mx.array(1 + 2**-7 / 1.5), rtol=0, atol=1e-3
+    )
+
+
 def rows_of(lengths: list[int], kv_heads: int, width: int) -> list[Own]:
     shapes = [(1, kv_heads, length + 3, width) for length in lengths]
     return [

@@ -59,10 +59,10 @@ class RowsAtOnce:
         return self._marked(self._attention.attend(query, lanes))
 
     def attend_joint(self, joined: mx.array, heads: Heads, *, scale: float) -> mx.array:
-        """The same where queries, keys and values come joined, neither normed nor turned: [B,1,(H+2K)*D] ->
-        [B,1,H*D].
+        """The same where queries, keys and values come joined, neither normed nor turned: [B,1,(H+2K)*D], or
+        (2H+2K)*D with gates -> [B,1,H*D].
         """
-        width = joined.shape[-1] // (heads.heads + 2 * heads.kv_heads)
+        width = joined.shape[-1] // heads.joined
         lanes = self._lanes.ready(heads.heads, heads.kv_heads, width, width, joined.dtype)
         joint = Joint(joined, heads, self._steps.places, scale, self._steps.longest)
         return self._marked(self._attention.attend_joint(joint, lanes))

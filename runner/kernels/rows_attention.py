@@ -60,7 +60,7 @@ class Query(NamedTuple):
 
 class Heads(NamedTuple):
     """What is done to heads before they attend: queries and keys are normed, where there are weights [D] for it,
-    and turned.
+    and turned. is_gated: behind each query stands a gate [D], whose sigmoid multiplies what the head finds.
     """
 
     heads: int  # H
@@ -68,10 +68,23 @@ class Heads(NamedTuple):
     turning: Turning
     norms: tuple[mx.array, mx.array] | None = None
     eps: float = 0.0
+    is_gated: bool = False
+
+    @property
+    def each(self) -> int:
+        """How many times D numbers there are for a query head."""
+        return 2 if self.is_gated else 1
+
+    @property
+    def joined(self) -> int:
+        """How many times D numbers there are together."""
+        return self.each * self.heads + 2 * self.kv_heads
 
 
 class Joint(NamedTuple):
-    """What a layer asks in one step, queries, keys and values in one [B,1,(H+2K)*D]. The rest as in `Query`."""
+    """What a layer asks in one step, queries, keys and values in one [B,1,(H+2K)*D], or (2H+2K)*D where there are
+    gates. The rest as in `Query`.
+    """
 
     joined: mx.array
     heads: Heads
@@ -127,23 +140,32 @@ def plain(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
     def attend_joint(joint: Joint, lanes: Lanes) -> mx.array:
         places: list[int] = joint.places.tolist()  # type: ignore[assignment]  # typed as object
         starts = mx.array([row.end + place % LANE for row, place in zip(rows, places, strict=True)])
-        queries, keys, values = heads_of(joint.joined, joint.heads, starts)
+        queries, keys, values, gates = heads_of(joint.joined, joint.heads, starts)
         new = (keys, values)
         found = attend(Query(queries, joint.places, joint.scale, None, joint.longest, new), lanes)
+        if gates is not None:
+            found = found * mx.sigmoid(gates)
         return found.reshape(found.shape[0], 1, -1)
 
     return RowsAttention(attend, attend_joint)
 
 
-def heads_of(joined: mx.array, heads: Heads, starts: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-    """[B,1,(H+2K)*D], each row at its position -> queries [B,H,1,D], keys and values [B,K,1,D]."""
-    parts = joined.reshape(joined.shape[0], heads.heads + 2 * heads.kv_heads, 1, -1)
-    queries, keys, values = mx.split(parts, [heads.heads, heads.heads + heads.kv_heads], axis=1)
+def heads_of(
+    joined: mx.array, heads: Heads, starts: mx.array
+) -> tuple[mx.array, mx.array, mx.array, mx.array | None]:
+    """`Joint.joined`, each row at its position -> queries [B,H,1,D], keys and values [B,K,1,D], gates [B,H,1,D]."""
+    batch, queried = joined.shape[0], heads.each * heads.heads
+    parts = joined.reshape(batch, heads.joined, 1, -1)
+    queries, keys, values = mx.split(parts, [queried, queried + heads.kv_heads], axis=1)
+    gates = None
+    if heads.is_gated:
+        queries, gates = mx.split(queries.reshape(batch, heads.heads, 1, -1), 2, axis=-1)
     if heads.norms is not None:
-        queries = mx.fast.rms_norm(queries, heads.norms[0], heads.eps)
-        keys = mx.fast.rms_norm(keys, heads.norms[1], heads.eps)
+        dtype = queries.dtype
+        queries = mx.fast.rms_norm(queries, heads.norms[0], heads.eps).astype(dtype)
+        keys = mx.fast.rms_norm(keys, heads.norms[1], heads.eps).astype(dtype)
     turn = Plain(heads.turning)
-    return turn(queries, turn.at(starts, 1)), turn(keys, turn.at(starts, 1)), values
+    return turn(queries, turn.at(starts, 1)), turn(keys, turn.at(starts, 1)), values, gates
 
 
 def _shown(row: Own, own: mx.array, lanes: mx.array, place: int, window: int | None) -> mx.array:

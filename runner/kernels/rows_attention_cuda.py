@@ -27,6 +27,7 @@ from runner.kernels.rotation import Turning, speeds
 from runner.kernels.rows_attention import LANE, AtOnce, Heads, Joint, Lanes, Own, Query, RowsAttention
 from runner.kernels.rows_attention_source import (
     ATTEND,
+    GATE,
     HEAD_NORM,
     HEADER,
     JOINT_NEW,
@@ -63,6 +64,7 @@ class Shape(NamedTuple):
     form: str = "new"  # new: one position comes with the queries; look: none does; joint: all come joined
     dims: int = 0  # of a head that are turned
     eps: float | None = None  # of the heads' norms
+    is_gated: bool = False  # joint: a gate stands behind each query
 
     @property
     def has_sinks(self) -> bool:
@@ -136,7 +138,8 @@ def cuda(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
     def joint_of(dtype: mx.Dtype, heads: Heads, scale: float) -> tuple[Shape, Kernel, list[mx.array]]:
         norms, sizes = heads.norms or (), (heads.heads, kv_heads, width)
         given, eps = (norms[0].dtype, heads.eps) if norms else (None, None)
-        shape = Shape(*sizes, dtype, most, window, scale, given, "joint", heads.turning.dims, eps)
+        dims, is_gated = heads.turning.dims, heads.is_gated
+        shape = Shape(*sizes, dtype, most, window, scale, given, "joint", dims, eps, is_gated)
         return shape, _kernel(shape), [_speeds(heads.turning), *norms]
 
     def attend_joint(joint: Joint, lanes: Lanes) -> mx.array:
@@ -206,6 +209,7 @@ def source(shape: Shape) -> str:
             "key_norm": "nullptr",
         }
     )
+    words["norm_type"] = C_TYPES[shape.given or shape.dtype]
     words["head_norm"] = HEAD_NORM % words if normed else ""
     words["made"] = (JOINT_NEW if is_joint else NEW) % words
     is_new = shape.form != "look"
@@ -217,6 +221,7 @@ def source(shape: Shape) -> str:
             "new": WRITE % words if is_new else "",
             "unless_new": UNLESS_NEW if is_new else "",
             "sink": SINK if shape.has_sinks else "",
+            "gate": GATE % words if shape.is_gated else "",
         }
     )
 
@@ -229,6 +234,7 @@ def _words(shape: Shape) -> dict[str, Any]:
         "D": shape.width,
         "H": shape.heads,
         "K": shape.kv_heads,
+        "each": 2 if shape.is_gated else 1,  # times D numbers of a query head
         "G": shape.served,
         "shared": shape.heads // shape.kv_heads,
         "window": shape.window or 0,

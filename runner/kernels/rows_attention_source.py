@@ -153,7 +153,7 @@ for (int i = thread; i < G * %(D)d; i += %(threads)d) {
     found += kept * all_acc[w][g][d];
   }
   if (splits == 1) {
-    out[head * %(D)d + d] = (%(type)s)(found / sum);
+    out[head * %(D)d + d] = (%(type)s)(found / sum%(gate)s);
   } else {
     const size_t at = head * splits + split;
     share_found[at * %(D)d + d] = found;
@@ -181,7 +181,7 @@ for (int i = thread; i < G * %(D)d; i += %(threads)d) {
     sum += kept * __ldcg(share_sums + (head * splits + s) * 2 + 1);
     found += kept * __ldcg(share_found + (head * splits + s) * %(D)d + d);
   }
-  out[head * %(D)d + d] = (%(type)s)(found / sum);
+  out[head * %(D)d + d] = (%(type)s)(found / sum%(gate)s);
 }
 """
 SINK = """
@@ -202,7 +202,7 @@ NEW = """
 
 # And where all heads come joined.
 TURN = """
-const %(type)s* mine = joined + (size_t)row * (%(H)d + 2 * %(K)d) * %(D)d;
+const %(type)s* mine = joined + (size_t)row * (%(each)d * %(H)d + 2 * %(K)d) * %(D)d;
 constexpr int HALF = %(dims)d / 2;
 float cosine[8], sine[8];
 #pragma unroll
@@ -212,7 +212,7 @@ for (int e = 0; e < 8; e++) {
   if (d0 < HALF) sine[e] = -sine[e];
 }
 const int partner = d0 < HALF ? d0 + HALF : d0 < 2 * HALF ? d0 - HALF : d0;
-auto turned = [&](int head, const %(type)s* norm, float (&to)[8]) {
+auto turned = [&](int head, const %(norm_type)s* norm, float (&to)[8]) {
   const Pack one = *(const Pack*)(mine + head * %(D)d + d0), two = *(const Pack*)(mine + head * %(D)d + partner);
   float a[8], b[8];
   #pragma unroll
@@ -235,14 +235,15 @@ HEAD_NORM = """
     b[e] *= factor * (float)norm[partner + e];
   }
 """
-JOINT_QUERY = "turned(first_head + g, %(query_norm)s, q[g]);"
+GATE = " / (1.f + __expf(-(float)mine[((first_head + g) * 2 + 1) * %(D)d + d]))"
+JOINT_QUERY = "turned((first_head + g) * %(each)d, %(query_norm)s, q[g]);"
 JOINT_NEW = """
   float turned_key[8];
-  turned(%(H)d + kv_head, %(key_norm)s, turned_key);
+  turned(%(each)d * %(H)d + kv_head, %(key_norm)s, turned_key);
   Pack key;
   #pragma unroll
   for (int e = 0; e < 8; e++) key.v[e] = (%(type)s)turned_key[e];
-  const Pack value = *(const Pack*)(mine + (%(H)d + %(K)d + kv_head) * %(D)d + d0);
+  const Pack value = *(const Pack*)(mine + (%(each)d * %(H)d + %(K)d + kv_head) * %(D)d + d0);
 """
 # The first warp of a block whose share has the new position keeps it and writes it.
 WRITE = """

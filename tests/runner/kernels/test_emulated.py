@@ -96,17 +96,18 @@ def lanes_of(rows: int, heads: int, kv_heads: int, width: int) -> list[Lanes]:
     return made
 
 
+@pytest.mark.parametrize("is_gated", [False, True])
 @pytest.mark.parametrize("lengths", [[700], [5, 130]])
 def test_joined_heads_are_normed_turned_written_and_find_what_the_plain_form_finds(
-    lengths: list[int],
+    lengths: list[int], is_gated: bool
 ) -> None:
     """A lone row whose positions are split over blocks, and two rows."""
     mx.random.seed(len(lengths))
     heads, kv_heads, width, rows = 4, 2, 32, len(lengths)
     own, (ours, plain) = rows_of(lengths, kv_heads, width), lanes_of(rows, heads, kv_heads, width)
     norms = (1 + 0.1 * normal((width,)), 1 + 0.1 * normal((width,)))
-    turned = Heads(heads, kv_heads, Turning(width, width // 2, 10_000.0), norms, 1e-6)
-    joined = normal((rows, 1, (heads + 2 * kv_heads) * width))
+    turned = Heads(heads, kv_heads, Turning(width, width // 2, 10_000.0), norms, 1e-6, is_gated)
+    joined = normal((rows, 1, turned.joined * width))
     places = mx.array([row * LANE + 7 for row in range(rows)], mx.int32)
     joint = Joint(joined, turned, places, width**-0.5, max(lengths) + 8)
     found = rows_attention_cuda.cuda(own, None, rows).attend_joint(joint, ours)

@@ -90,6 +90,7 @@ JOINT = {
     "bfloat16": Kind(32, 8, 128, mx.bfloat16),
     "three that share": Kind(9, 3),
     "in part turned": Kind(width=128, window=100),
+    "gated": Kind(16, 4, 256, mx.bfloat16),
 }
 
 
@@ -103,10 +104,10 @@ def test_joined_heads_are_turned_and_find_what_the_plain_form_finds(name: str, l
     most = len(rows)
     lanes = [made_lanes(kind, most) for _ in range(2)]
     places = mx.array([number * LANE + draw.randrange(LANE) for number in range(most)], mx.int32)
-    norms = (normal(kind, kind.width), normal(kind, kind.width)) if name == "normed" else None
+    norms = (normal(kind, kind.width), normal(kind, kind.width)) if name in ("normed", "gated") else None
     turning = Turning(kind.width, kind.width // (2 if "part" in name else 1), 500_000.0)
-    heads = Heads(kind.heads, kind.kv_heads, turning, norms, 1e-6)
-    joined = normal(kind, most, 1, (kind.heads + 2 * kind.kv_heads) * kind.width)
+    heads = Heads(kind.heads, kind.kv_heads, turning, norms, 1e-6, is_gated=name == "gated")
+    joined = normal(kind, most, 1, heads.joined * kind.width)
     joint = Joint(joined, heads, places, kind.width**-0.5, max(held) + LANE)
     assert turns(turning)
     found, expected = (

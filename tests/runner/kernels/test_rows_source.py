@@ -16,6 +16,7 @@ SHAPES = [
     Shape(9, 3, 64, mx.float32, 2, None, 0.125, form="look"),
     Shape(32, 8, 64, mx.bfloat16, 1, None, 0.125, mx.bfloat16, "joint", dims=64, eps=1e-6),
     Shape(32, 8, 64, mx.bfloat16, 1, None, 0.125, form="joint", dims=32),
+    Shape(16, 4, 256, mx.bfloat16, 1, None, 0.0625, mx.float32, "joint", dims=64, eps=1e-6, is_gated=True),
 ]
 PRODUCTS = [
     ProductShape(2048, 4096, bits, 64, eps, gated, bias, lines)

@@ -13,6 +13,8 @@ from runner.kernels import rotation as rotations
 from runner.kernels.activations import CPU, PLAIN, Activations
 from runner.kernels.attention import Attention
 from runner.kernels.attention_cuda import on_cuda
+from runner.kernels.delta import Steps
+from runner.kernels.delta_cuda import CUDA as CUDA_STEPS
 from runner.kernels.product import Products
 from runner.kernels.product_cuda import CUDA as CUDA_PRODUCTS
 from runner.kernels.quantized_attention import Floats, Scaled, by_blocks
@@ -41,6 +43,11 @@ def quantized_attention(bits: int) -> Attention:
 def products() -> Products | None:
     """How few positions are multiplied with a weight, with what stands around it; None: by MLX's own operations."""
     return CUDA_PRODUCTS if device.kind() == "cuda" and compiled.works() else None
+
+
+def linear_steps() -> Steps | None:
+    """How linear attention goes on by one position of each row; None: by MLX's own operations."""
+    return CUDA_STEPS if device.kind() == "cuda" and compiled.works() else None
 
 
 def rotation(turning: Turning) -> Rotation:

@@ -25,6 +25,8 @@ class Attention(Joinable):
     is_summed: ClassVar = True
     head_norms: ClassVar[tuple[str, str] | None] = None
     """The names of the norms of queries' and keys' heads, where there are some."""
+    is_gated: ClassVar = False
+    """Whether q_proj gives, behind the query of each head, a gate for what the head finds."""
 
     def __init__(
         self, config: DecoderConfig, layer: int, rope: Rope, *, qkv_bias: bool, o_bias: bool
@@ -85,7 +87,7 @@ class Attention(Joinable):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is what this file says and nothing else."""
+        """Whether it is what this file says and nothing else, but for a gate where it says so."""
         return all(getattr(type(self), name) is getattr(Attention, name) for name in WHAT_IT_DOES)
 
     def head_norm_weights(self) -> tuple[tuple[mx.array, mx.array] | None, float]:

@@ -31,5 +31,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
-        x = x + self.self_attn(self.input_layernorm(x), span, memory)  # [B,L,E]
+        x = self.attended(x, span, memory)  # [B,L,E]
         return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]
+
+    def attended(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
+        """The first half, [B,L,E] -> [B,L,E]."""
+        return x + self.self_attn(self.input_layernorm(x), span, memory)

@@ -6,8 +6,9 @@
     the norm with gate-up     one product, gated
     down, and the residual    one product
 
-That is for one position of each of a few rows, where attention goes at once. Everything else, prompts above all,
-goes through the blocks as they are, and so does whatever does not fit: a half of a block may be fused alone.
+That is for one position of each of a few rows, where attention goes at once. Linear attention goes in as many
+(`fused_linear.py`). Everything else, prompts above all, goes through the blocks as they are, and so does whatever
+does not fit: a half of a block may be fused alone.
 
 Between the attention of one layer and that of the next all shapes stay as they are, so those four products are
 compiled: MLX then makes their graph without Python.
@@ -28,16 +29,17 @@ from runner.cache.at_once import RowsAtOnce
 from runner.cache.base import LayerMemory
 from runner.cache.span import Span
 from runner.kernels import choice
-from runner.kernels.product import MOST, Around, Matrix, Norm, Product, Products
+from runner.kernels.delta import Steps
+from runner.kernels.product import MOST, Around, Product, Products
 from runner.kernels.rows_attention import Heads
 from runner.kernels.rows_attention_cuda import turns
 from runner.layers import nn
 from runner.layers.attention import Attention
 from runner.layers.block import Block
 from runner.layers.decoder import Decoder
-from runner.layers.joined import Joined
-from runner.layers.mlp import GatedMLP
-from runner.layers.packed import PackedLinear, matrix_of
+from runner.layers.fused_linear import LinearHalf, linear_half
+from runner.layers.linear_block import LinearBlock
+from runner.layers.matrices import block_of, first_projections, gate_up_of, matrix, norm_of, projections
 
 
 class AttentionHalf(NamedTuple):
@@ -53,7 +55,7 @@ class AttentionHalf(NamedTuple):
         return isinstance(memory.attention[self.layer], RowsAtOnce)
 
     def attend(self, joined: mx.array, memory: LayerMemory) -> mx.array:
-        """[B,1,(H+2K)*D] -> [B,1,H*D]."""
+        """`Joint.joined` -> [B,1,H*D]."""
         storage = cast(RowsAtOnce, memory.attention[self.layer])
         return storage.attend_joint(joined, self.heads, scale=self.scale)
 
@@ -65,18 +67,21 @@ class MLPHalf(NamedTuple):
     down: Product
 
 
+FirstHalf = AttentionHalf | LinearHalf
+
+
 class FusedBlock(nn.Module):
     """A block, and its halves for rows that decode."""
 
-    def __init__(self, block: Block, first: AttentionHalf | None, second: MLPHalf | None) -> None:
+    def __init__(self, block: Block | LinearBlock, first: FirstHalf | None, second: MLPHalf | None) -> None:
         """first, second: None for a half that is not fused."""
         super().__init__()
         self.block = block
         # Hidden in a function: a module takes tuples for its parameters.
-        self._halves: Callable[[], tuple[AttentionHalf | None, MLPHalf | None]] = lambda: (first, second)
+        self._halves: Callable[[], tuple[FirstHalf | None, MLPHalf | None]] = lambda: (first, second)
 
     @property
-    def halves(self) -> tuple[AttentionHalf | None, MLPHalf | None]:
+    def halves(self) -> tuple[FirstHalf | None, MLPHalf | None]:
         return self._halves()
 
     def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
@@ -85,7 +90,7 @@ class FusedBlock(nn.Module):
         if span.length > 1 or x.shape[0] > MOST:
             return block(x, span, memory)
         if first is None or not first.fits(memory):
-            x = x + block.self_attn(block.input_layernorm(x), span, memory)
+            x = block.attended(x, span, memory)
         else:
             x = first.out(first.attend(first.project(x, None), memory), x)
         if second is None:
@@ -103,17 +108,18 @@ class FusedBlocks(nn.Module):
     def __init__(self, blocks: Sequence[FusedBlock]) -> None:
         super().__init__()
         self.blocks = list(blocks)
-        halves = [cast(tuple[AttentionHalf, MLPHalf], block.halves) for block in blocks]
+        halves = [cast(tuple[FirstHalf, MLPHalf], block.halves) for block in blocks]
         first = [first for first, _ in halves]
         seams = [
             _seam(first, second, following.project if following else None)
             for (first, second), following in zip(halves, [*first[1:], None], strict=True)
         ]
         self._project = first[0].project
-        self._layers: Callable[[], Iterable[tuple[AttentionHalf, Seam]]] = lambda: zip(
-            first, seams, strict=True
+        self._layers: Callable[[], Iterable[tuple[FirstHalf, Seam]]] = lambda: zip(first, seams, strict=True)
+        kinds = {type(half): half for half in first}  # layers of a kind fit, or none does
+        self._fits: Callable[[LayerMemory], bool] = lambda memory: all(
+            half.fits(memory) for half in kinds.values()
         )
-        self._fits = first[0].fits
 
     def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         if span.length > 1 or x.shape[0] > MOST or not self._fits(memory):
@@ -126,10 +132,10 @@ class FusedBlocks(nn.Module):
         return x
 
 
-def _seam(first: AttentionHalf, second: MLPHalf, project: Product | None) -> Seam:
+def _seam(first: FirstHalf, second: MLPHalf, project: Product | None) -> Seam:
     """From what a layer's attention found to what the next one's is given; the last layer's gives its x twice.
 
-    x [B,1,E], found [B,1,H*D] -> x [B,1,E], joined [B,1,(H+2K)*D].
+    x [B,1,E], found [B,1,H*D] -> x [B,1,E], and what the next layer projects.
     """
 
     def seam(x: mx.array, found: mx.array) -> tuple[mx.array, mx.array]:
@@ -140,18 +146,18 @@ def _seam(first: AttentionHalf, second: MLPHalf, project: Product | None) -> Sea
     return cast(Seam, mx.compile(seam))
 
 
-def fuse(model: nn.Module, products: Products | None = None) -> int:
+def fuse(model: nn.Module, products: Products | None = None, steps: Steps | None = None) -> int:
     """Fuse every block that can be, with weights as they are now; how many were.
 
-    products: None for those of the device.
+    products, steps: None for those of the device.
     """
-    products = products or choice.products()
+    products, steps = products or choice.products(), steps or choice.linear_steps()
     decoder = model.get("model")
     if products is None or not isinstance(decoder, Decoder):
         return 0
     layers = decoder.layers
     fused = [
-        _fused(layer, following, products)
+        _fused(layer, following, products, steps)
         for layer, following in zip(layers, [*layers[1:], None], strict=True)
     ]
     decoder.layers = [one or layer for one, layer in zip(fused, layers, strict=True)]
@@ -161,12 +167,17 @@ def fuse(model: nn.Module, products: Products | None = None) -> int:
     return len(blocks)
 
 
-def _fused(layer: object, following: object, products: Products) -> FusedBlock | None:
-    if type(layer) is not Block:
+def _fused(layer: object, following: object, products: Products, steps: Steps | None) -> FusedBlock | None:
+    block = block_of(layer)
+    if block is None:
         return None
-    first = _attention_half(layer, products)
-    second = _mlp_half(layer, following, products)
-    return None if first is None and second is None else FusedBlock(layer, first, second)
+    first: FirstHalf | None
+    if isinstance(block, LinearBlock):
+        first = linear_half(block, products, steps)
+    else:
+        first = _attention_half(block, products)
+    second = _mlp_half(block, following, products)
+    return None if first is None and second is None else FusedBlock(block, first, second)
 
 
 def _attention_half(block: Block, products: Products) -> AttentionHalf | None:
@@ -174,23 +185,28 @@ def _attention_half(block: Block, products: Products) -> AttentionHalf | None:
     attention = block.self_attn
     if not isinstance(attention, Attention) or not attention.is_plain or not turns(attention.rope.turning):
         return None
-    joined, out = _projections(attention), _matrix(attention.o_proj)
-    norm, gate_up = _norm(block.input_layernorm), _gate_up(block)
+    joined, out = projections(attention), matrix(attention.o_proj)
+    norm, gate_up = norm_of(block.input_layernorm), gate_up_of(block)
     if joined is None or out is None or norm is None or not (products.fits(joined) and products.fits(out)):
         return None
     return AttentionHalf(
         attention.layer,
         products.make(joined, Around(norm, following=out.weight)),
         products.make(out, Around(following=None if gate_up is None else gate_up.weight, adds=True)),
-        Heads(attention.heads, attention.kv_heads, attention.rope.turning, *attention.head_norm_weights()),
+        _heads(attention),
         attention.scale,
     )
 
 
-def _mlp_half(block: Block, following: object, products: Products) -> MLPHalf | None:
+def _heads(attention: Attention) -> Heads:
+    counts = attention.heads, attention.kv_heads
+    return Heads(*counts, attention.rope.turning, *attention.head_norm_weights(), attention.is_gated)
+
+
+def _mlp_half(block: Block | LinearBlock, following: object, products: Products) -> MLPHalf | None:
     """following: the next layer."""
-    gate_up, norm = _gate_up(block), _norm(block.post_attention_layernorm)
-    down = None if gate_up is None else _matrix(block.mlp.down_proj)  # type: ignore[attr-defined]  # a GatedMLP
+    gate_up, norm = gate_up_of(block), norm_of(block.post_attention_layernorm)
+    down = None if gate_up is None else matrix(block.mlp.down_proj)  # type: ignore[attr-defined]  # a GatedMLP
     if (
         gate_up is None
         or down is None
@@ -198,28 +214,8 @@ def _mlp_half(block: Block, following: object, products: Products) -> MLPHalf | 
         or not (products.fits(gate_up) and products.fits(down))
     ):
         return None
-    after = _projections(following.self_attn) if type(following) is Block else None
+    after = first_projections(following)
     return MLPHalf(
         products.make(gate_up, Around(norm, gated=True, following=down.weight)),
         products.make(down, Around(following=None if after is None else after.weight, adds=True)),
     )
-
-
-def _projections(attention: object) -> Matrix | None:
-    return _matrix(attention.get("qkv_proj")) if isinstance(attention, Attention) else None
-
-
-def _gate_up(block: Block) -> Matrix | None:
-    return _matrix(block.mlp.get("gate_up_proj")) if type(block.mlp) is GatedMLP else None
-
-
-def _norm(norm: object) -> Norm | None:
-    return Norm(norm.weight, norm.eps) if type(norm) is nn.RMSNorm else None
-
-
-def _matrix(layer: object) -> Matrix | None:
-    if isinstance(layer, Joined):
-        layer = layer.whole
-    if type(layer) is nn.Linear:
-        return Matrix(layer.weight, bias=layer.get("bias"))
-    return matrix_of(layer) if type(layer) is PackedLinear else None

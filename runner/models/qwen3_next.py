@@ -32,6 +32,7 @@ from runner.layers.attention import Attention
 from runner.layers.block import MLP, Block
 from runner.layers.decoder import CausalLM, Decoder, Layer
 from runner.layers.gated_delta import GatedDeltaNet
+from runner.layers.linear_block import LinearBlock
 from runner.layers.mlp import GatedMLP
 from runner.layers.norms import ZeroCentredNorm, whole_weight
 from runner.layers.rope import Rope
@@ -43,6 +44,8 @@ from runner.models.qwen3_next_config import RECURRENT, HybridConfig, MixtureConf
 
 class GatedAttention(Attention):
     """Grouped-query attention over normed queries and keys, whose output goes through a gate, number by number."""
+
+    is_gated: ClassVar = True
 
     def __init__(self, config: HybridConfig, layer: int, rope: Rope) -> None:
         bias = config.attention_bias
@@ -61,6 +64,13 @@ class GatedAttention(Attention):
         queries, gate = mx.split(both, 2, axis=-1)  # [B,L,H,D]
         found = self.attend(self.q_norm(queries), self.k_norm(keys), values, span, memory)  # [B,L,H,D]
         return self.o_proj((found * mx.sigmoid(gate)).flatten(-2))
+
+    @property
+    def is_plain(self) -> bool:
+        return True
+
+    def head_norm_weights(self) -> tuple[tuple[mx.array, mx.array] | None, float]:
+        return (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps
 
 
 class LinearAttention(GatedDeltaNet):
@@ -108,22 +118,6 @@ class AttentionBlock(Block):
         super().__init__(config, attention, mlp)
         self.input_layernorm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
-
-
-class LinearBlock(nn.Module):
-    """A layer of linear attention: what came before is in its state, so it needs no positions."""
-
-    def __init__(self, config: DecoderConfig, layer: int, attention: GatedDeltaNet, mlp: MLP) -> None:
-        super().__init__()
-        self.layer = layer
-        self.linear_attn = attention
-        self.mlp = mlp
-        self.input_layernorm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = ZeroCentredNorm(config.hidden_size, config.rms_norm_eps)
-
-    def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
-        x = x + self.linear_attn(self.input_layernorm(x), memory.recurrent[self.layer])  # [B,L,E]
-        return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]
 
 
 class ZeroCentredDecoder(Decoder):

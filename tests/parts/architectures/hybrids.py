@@ -33,6 +33,7 @@ ROWS: dict[str, Config] = {
     "tied": {"tie_word_embeddings": True},
     "attention_bias": {"attention_bias": True},
     "5 heads over 1": {"num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 12},
+    "heads of 32": {"head_dim": 32},  # of which 16 are turned
     "5 value heads over 1": {"linear_num_key_heads": 1, "linear_num_value_heads": 5},
     "heads of their own": {"linear_num_key_heads": 3, "linear_num_value_heads": 3},
     "kernel of 2": {"linear_conv_kernel_dim": 2},
@@ -53,6 +54,7 @@ EXCEPTIONS: dict[str, Config] = {
     "every second layer": {"decoder_sparse_step": 2},
     "one dense layer": {"mlp_only_layers": [1]},
     "no experts": {"num_experts": 0},
+    "no experts, heads of 32": {"num_experts": 0, "head_dim": 32},
 }
 FIVE: Config = {"num_hidden_layers": 5, "rms_norm_eps": 1e-3}
 QUARTER = ("full_attention_interval", "partial_rotary_factor")  # the defaults of both are a quarter

@@ -8,11 +8,14 @@ import mlx.core as mx
 import pytest
 
 from runner.cache.company import Company
+from runner.kernels.delta import PLAIN as PLAIN_STEPS
 from runner.kernels.product import MOST
 from runner.kernels.product import PLAIN as PLAIN_PRODUCTS
 from runner.kernels.rows_attention import PLAIN as PLAIN_ATTENTION
 from runner.layers import nn
+from runner.layers.block import Block
 from runner.layers.fused import FusedBlocks, fuse
+from runner.layers.linear_block import LinearBlock
 from runner.models.base import Model
 from tests.parts.architectures import CASES
 from tests.parts.arrays import difference
@@ -29,6 +32,14 @@ FUSED = {
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
     "Qwen3MoeForCausalLM",
+    "Qwen3NextForCausalLM",
+    "Qwen3NextForConditionalGeneration",
+    "Qwen3NextMoeForCausalLM",
+    "Qwen3NextMoeForConditionalGeneration",
+    "Qwen3_5ForCausalLM",
+    "Qwen3_5ForConditionalGeneration",
+    "Qwen3_5MoeForCausalLM",
+    "Qwen3_5MoeForConditionalGeneration",
     "SmolLM3ForCausalLM",
 }
 
@@ -38,7 +49,7 @@ def fused(name: str) -> tuple[Model, int]:
     """And how many of its blocks are fused."""
     model = made(CASES[name], reference(CASES[name]).checkpoint())
     assert isinstance(model, nn.Module)
-    return model, fuse(model, PLAIN_PRODUCTS)
+    return model, fuse(model, PLAIN_PRODUCTS, PLAIN_STEPS)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.architecture in FUSED])
@@ -56,6 +67,54 @@ def test_rows_through_fused_blocks_have_the_logits_of_the_blocks(name: str) -> N
             places = [row.offset for row in rows.values()]
             found = decoded_together(model, company, rows, [TOKENS[place] for place in places])
             assert difference(found, expected[mx.array(places)]) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["Qwen3_5 heads of 32", "Qwen3Next no experts, heads of 32"])
+def test_no_half_of_a_hybrid_goes_as_it_is_when_rows_decode(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lone row and two, whose states stay theirs."""
+    model, _ = fused(name)
+    rows = {number: Conversation(model) for number in range(2)}
+    for row, length in zip(rows.values(), (30, 9), strict=True):
+        row.feed(TOKENS[:length])
+
+    def unused(*given: object) -> mx.array:
+        raise AssertionError("a block went as it is")
+
+    for kind in (Block, LinearBlock):
+        monkeypatch.setattr(kind, "attended", unused)
+        monkeypatch.setattr(kind, "__call__", unused)
+    company, expected = Company(2, PLAIN_ATTENTION), reference(CASES[name]).logits(TOKENS)
+    for going in ([0], [0, 1], [1]):
+        places = [rows[number].offset for number in going]
+        together = {number: rows[number] for number in going}
+        found = decoded_together(model, company, together, [TOKENS[place] for place in places])
+        assert difference(found, expected[mx.array(places)]) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["Qwen3_5 heads of 32", "Qwen3Next no experts, heads of 32"])
+def test_a_hybrid_goes_back_to_what_it_held_before_rows_decoded(name: str) -> None:
+    """To a checkpoint, and to the position before the last step."""
+    model, _ = fused(name)
+    rows, company = {number: Conversation(model) for number in range(2)}, Company(2, PLAIN_ATTENTION)
+    expected = reference(CASES[name]).logits(TOKENS)
+    for row in rows.values():
+        row.feed(TOKENS[:12])
+    for _ in range(2):
+        decoded_together(model, company, rows, [TOKENS[row.offset] for row in rows.values()])
+    rows[0].checkpoint()
+    for going in ([0, 1], [0]):
+        together = {number: rows[number] for number in going}
+        decoded_together(model, company, together, [TOKENS[row.offset] for row in together.values()])
+    company.part()
+    for row, places in ((rows[0], (15, 14)), (rows[1], (14,))):
+        for place in places:
+            assert row.restorable(row.offset - 1) == place
+            assert row.rewind(place)
+            found = row.feed(TOKENS[place : place + 1])[0]
+            assert difference(found, expected[place]) < 1e-4
+            assert row.rewind(place)
 
 
 def test_the_architectures_whose_blocks_are_plain_are_fused() -> None:

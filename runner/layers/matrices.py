@@ -1,0 +1,60 @@
+"""What stands in a block, as products of a few positions have it (`kernels/product.py`); None for what they do not
+have, or for what is not known to be just that.
+
+Knows nothing about config files, tokens or requests.
+"""
+
+from __future__ import annotations
+
+from runner.kernels.product import Matrix, Norm
+from runner.layers import nn
+from runner.layers.attention import Attention
+from runner.layers.block import Block
+from runner.layers.gated_delta import GatedDeltaNet
+from runner.layers.joined import Joined
+from runner.layers.linear_block import LinearBlock
+from runner.layers.mlp import GatedMLP
+from runner.layers.norms import ZeroCentredNorm
+from runner.layers.packed import PackedLinear, matrix_of
+
+FORWARDS = (Block.__call__, LinearBlock.__call__)
+
+
+def block_of(layer: object) -> Block | LinearBlock | None:
+    """The layer, if it is a block that goes the usual way, whatever it is made of."""
+    if isinstance(layer, Block | LinearBlock) and type(layer).__call__ in FORWARDS:
+        return layer
+    return None
+
+
+def first_projections(layer: object) -> Matrix | None:
+    """What a block reads first."""
+    block = block_of(layer)
+    if block is None:
+        return None
+    return projections(block.linear_attn if isinstance(block, LinearBlock) else block.self_attn)
+
+
+def projections(attention: object) -> Matrix | None:
+    """All that attention reads its input with."""
+    if isinstance(attention, GatedDeltaNet):
+        return matrix(attention.get("in_proj"))
+    return matrix(attention.get("qkv_proj")) if isinstance(attention, Attention) else None
+
+
+def gate_up_of(block: Block | LinearBlock) -> Matrix | None:
+    return matrix(block.mlp.get("gate_up_proj")) if type(block.mlp) is GatedMLP else None
+
+
+def norm_of(norm: object) -> Norm | None:
+    if type(norm) is nn.RMSNorm or type(norm) is ZeroCentredNorm:
+        return Norm(norm.weight, norm.eps)
+    return None
+
+
+def matrix(layer: object) -> Matrix | None:
+    if isinstance(layer, Joined):
+        layer = layer.whole
+    if type(layer) is nn.Linear:
+        return Matrix(layer.weight, bias=layer.get("bias"))
+    return matrix_of(layer) if type(layer) is PackedLinear else None

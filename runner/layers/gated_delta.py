@@ -14,13 +14,16 @@ Knows nothing about config files, tokens or requests.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import mlx.core as mx
 
 from runner.cache.base import States
+from runner.kernels import choice
 from runner.kernels.delta import LinearConfig as LinearConfig
 from runner.kernels.delta import Parts, Rule, answered, apart, sequential
+from runner.kernels.delta_chunks import Chunks, Through, plain
 from runner.layers import nn
 from runner.layers.joined import Joinable
 from runner.layers.shards import Cut, Shards, Side, Unit
@@ -30,16 +33,22 @@ SEQUENTIAL_UP_TO = 4  # positions; beyond, a chunk costs less, however little of
 
 
 def chunked(
-    queries: mx.array, keys: mx.array, values: mx.array, decay: mx.array, rate: mx.array, memory: mx.array
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    decay: mx.array,
+    rate: mx.array,
+    memory: mx.array,
+    through: Through = plain,
 ) -> tuple[mx.array, mx.array]:
-    """`sequential`'s arguments and results.
+    """`sequential`'s arguments and results. through: how to go from chunk to chunk.
 
     With S the memory before a chunk and faded(i,j) the product of the decays of (j,i], position i writes
 
         write(i) = b(i) (v(i) - faded(i,0) k(i) S - sum over j < i of faded(i,j) k(i) k(j)^T write(j))
 
     which is a unit triangular system for all writes of the chunk at once. Its inverse does not depend on S, so all
-    chunks are solved together; only what is left, two products with S for a chunk, goes one by one.
+    chunks are solved together; only what is left, products with S, goes one by one (`kernels/delta_chunks.py`).
     """
     batch, heads, length, _ = keys.shape
     missing = -length % CHUNK  # filled up with positions that fade nothing and write nothing
@@ -60,15 +69,16 @@ def chunked(
     fresh = solved @ (rate * values)  # [B,H,N,T,Q]: the writes if S were 0
     corrected = solved @ (rate * since_start * keys)  # [B,H,N,T,P]: what S takes from them
     scores = (queries @ across) * faded  # [B,H,N,T,T]
-    queries = queries * since_start
-    across = across * faded[..., -1:, :]
-    kept = since_start[..., -1:, :]  # [B,H,N,1,1]
-    answers = []
-    for n in range(keys.shape[2]):
-        writes = fresh[:, :, n] - corrected[:, :, n] @ memory  # [B,H,T,Q]
-        answers.append(queries[:, :, n] @ memory + scores[:, :, n] @ writes)
-        memory = memory * kept[:, :, n] + across[:, :, n] @ writes
-    return mx.concatenate(answers, axis=2)[:, :, :length], memory
+    chunks = Chunks(
+        fresh,
+        corrected,
+        scores,
+        queries * since_start,
+        keys * faded[..., -1, :, None],
+        since_start[..., -1, 0],  # what a whole chunk leaves of S
+    )
+    answers, memory = through(chunks, memory)
+    return answers.flatten(2, 3)[:, :, :length], memory
 
 
 def inverse(lower: mx.array) -> mx.array:
@@ -110,6 +120,7 @@ class GatedDeltaNet(Joinable):
         self.A_log = mx.zeros(config.value_heads)
         self.norm = nn.RMSNorm(config.value_width, eps)
         self.out_proj = nn.Linear(config.value_heads * config.value_width, hidden, bias=False)
+        self.chunked = partial(chunked, through=choice.linear_chunks())
 
     def project(self, x: mx.array) -> Parts:
         """[B,L,E] -> what the rule is given."""
@@ -139,7 +150,7 @@ class GatedDeltaNet(Joinable):
     def __call__(self, x: mx.array, states: States) -> mx.array:
         """[B,L,E] -> [B,L,E]."""
         length = x.shape[1]
-        recurrence = sequential if length <= SEQUENTIAL_UP_TO else chunked
+        recurrence = sequential if length <= SEQUENTIAL_UP_TO else self.chunked
         found, state = answered(self.project(x), self.rule(), states.state, recurrence)
         states.replace(state, length)
         return self.out_proj(found)

@@ -12,8 +12,10 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from runner.kernels import compiled, delta, delta_cuda, product_cuda, rows_attention_cuda
+from runner.kernels import compiled, delta, delta_chunks_cuda, delta_cuda, product_cuda, rows_attention_cuda
 from runner.kernels.delta import LinearConfig, Rule
+from runner.kernels.delta_chunks import Chunks
+from runner.kernels.delta_chunks import plain as plain_chunks
 from runner.kernels.product import PLAIN, Around, Matrix, Norm
 from runner.kernels.rotation import Turning
 from runner.kernels.rows_attention import LANE, Heads, Joint, Lanes, Own, Query
@@ -22,7 +24,7 @@ from tests.parts.cuda import COMPILER, emulated
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 
-KERNELS = (delta_cuda._kernel, product_cuda._kernel, rows_attention_cuda._kernel)
+KERNELS = (delta_chunks_cuda._kernel, delta_cuda._kernel, product_cuda._kernel, rows_attention_cuda._kernel)
 normal = partial(mx.random.normal, dtype=mx.float32)
 
 
@@ -169,3 +171,21 @@ def test_a_step_of_linear_attention_is_the_plain_one_whatever_the_number_of_rows
         states.append((state, [mx.array(part) for part in state]))
     for held, copied in states:
         assert all(map(mx.array_equal, held, copied))
+
+
+@pytest.mark.parametrize("widths", [(20, 32), (128, 16)])
+def test_linear_attention_goes_from_chunk_to_chunk_as_in_the_plain_form(widths: tuple[int, int]) -> None:
+    mx.random.seed(widths[0])
+    (key_width, value_width), lead = widths, (2, 1, 3)
+    positions = delta_chunks_cuda.POSITIONS
+    fresh, corrected, scores, queries, keys = (
+        normal((*lead, positions, size)) * key_width**-0.5
+        for size in (value_width, key_width, positions, key_width, key_width)
+    )
+    chunks = Chunks(fresh, corrected, scores, queries, keys, mx.random.uniform(shape=lead))
+    memory = normal((*lead[:2], key_width, value_width))
+    for found, expected in zip(
+        delta_chunks_cuda.cuda(chunks, memory), plain_chunks(chunks, memory), strict=True
+    ):
+        assert found.shape == expected.shape
+        assert mx.allclose(found, expected, rtol=1e-5, atol=1e-4)

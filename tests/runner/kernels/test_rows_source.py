@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from runner.kernels import delta_cuda, product_cuda, rows_attention_cuda
+from runner.kernels import delta_chunks_cuda, delta_cuda, product_cuda, rows_attention_cuda
 from runner.kernels.delta import LinearConfig, Rule
 from runner.kernels.product_cuda import Shape as ProductShape
 from runner.kernels.program import Program
@@ -46,6 +46,13 @@ def test_a_product_source_has_no_gap_and_names_every_input() -> None:
 def test_a_source_of_linear_attention_has_no_gap_and_names_every_input() -> None:
     for is_grouped in (False, True):
         check(delta_cuda.program(delta_cuda.Shape(LinearConfig(16, 32, 128, 128, 4), is_grouped, 1e-6)))
+
+
+def test_a_source_for_chunks_has_no_gap_and_names_every_input() -> None:
+    check(delta_chunks_cuda.program(delta_chunks_cuda.Shape(128, 128)))
+    assert not delta_chunks_cuda.fits(16, delta_chunks_cuda.Shape(128, 128))
+    for widths in ((132, 128), (30, 128), (128, 24)):
+        assert not delta_chunks_cuda.fits(32, delta_chunks_cuda.Shape(*widths))
 
 
 def test_linear_attention_that_the_kernel_is_not_written_for_is_left_to_others() -> None:

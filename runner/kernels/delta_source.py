@@ -44,7 +44,9 @@ const __nv_bfloat16* mine = joined + (size_t)row * N;
 
 const int group = thread / QUADS, column = thread %% QUADS * 4;
 const size_t begin = ((size_t)row * H + head) * P * Q;
-auto is_mine = [&](int i) { return group < GROUPS && group + i * GROUPS < P; };
+auto is_mine = [&](int i) {
+  return (GROUPS * QUADS == THREADS || group < GROUPS) && ((i + 1) * GROUPS <= P || group + i * GROUPS < P);
+};
 auto place = [&](int i) { return begin + (size_t)(group + i * GROUPS) * Q + column; };
 Four s[ROWS] = {};
 #pragma unroll

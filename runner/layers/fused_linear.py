@@ -1,6 +1,6 @@
 """The first half of a block of linear attention whose rows decode in three operations.
 
-    the norm with all that is projected            one product
+    the norm with all that is projected            one product, or two where weights are of two kinds
     convolution, the delta rule, norm and gate     one operation (`kernels/delta.py`)
     o, and the residual                            one product
 
@@ -11,6 +11,7 @@ Knows nothing about config files, tokens or requests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -20,7 +21,7 @@ from runner.kernels.delta import Step, Steps
 from runner.kernels.product import Around, Product, Products
 from runner.layers.gated_delta import GatedDeltaNet
 from runner.layers.linear_block import LinearBlock
-from runner.layers.matrices import gate_up_of, matrix, norm_of, projections
+from runner.layers.matrices import gate_up_of, linear_projections, matrix, norm_of
 
 
 class LinearHalf(NamedTuple):
@@ -48,13 +49,30 @@ def linear_half(block: LinearBlock, products: Products, steps: Steps | None) -> 
     attention = block.linear_attn
     if not isinstance(attention, GatedDeltaNet) or steps is None or not steps.fits(attention.rule()):
         return None
-    joined, out = projections(attention), matrix(attention.out_proj)
+    parts, out = linear_projections(attention), matrix(attention.out_proj)
     norm, gate_up = norm_of(block.input_layernorm), gate_up_of(block)
-    if joined is None or out is None or norm is None or not (products.fits(joined) and products.fits(out)):
+    if not parts or out is None or norm is None or not all(map(products.fits, (*parts, out))):
         return None
+    following = [*parts[1:], out]
     return LinearHalf(
         block.layer,
-        products.make(joined, Around(norm, following=out.weight)),
+        _side_by_side(
+            [
+                products.make(part, Around(norm, following=after.weight))
+                for part, after in zip(parts, following, strict=True)
+            ]
+        ),
         products.make(out, Around(following=None if gate_up is None else gate_up.weight, adds=True)),
         steps.make(attention.rule()),
     )
+
+
+def _side_by_side(parts: Sequence[Product]) -> Product:
+    """What all of them give, as one."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def product(x: mx.array, residual: mx.array | None) -> mx.array:
+        return mx.concatenate([part(x, residual) for part in parts], axis=-1)
+
+    return product

@@ -29,6 +29,7 @@ from runner.layers.joined import Joinable
 from runner.layers.shards import Cut, Shards, Side, Unit
 
 CHUNK = 32  # positions, T; a power of 2
+WHOLE = "in_proj"  # all that a layer projects
 SEQUENTIAL_UP_TO = 4  # positions; beyond, a chunk costs less, however little of it is used
 
 
@@ -106,7 +107,9 @@ class CausalConv(nn.Module):
 
 
 class GatedDeltaNet(Joinable):
-    """The first half of a block. What a checkpoint projects together differs: `joins` is the architecture's."""
+    """The first half of a block. What a checkpoint projects together differs: `joins` is the architecture's. It has
+    `in_proj` for all; `in_proj_qkvz` and `in_proj_ba` may be there for layers that are not of one kind.
+    """
 
     is_summed: ClassVar = True
     is_grouped: ClassVar = False
@@ -124,7 +127,11 @@ class GatedDeltaNet(Joinable):
 
     def project(self, x: mx.array) -> Parts:
         """[B,L,E] -> what the rule is given."""
-        return apart(self.outputs("in_proj", x), self.config, is_grouped=self.is_grouped)
+        names = [name for name in self.joins if name != WHOLE]
+        if WHOLE in self or not names:
+            names = [WHOLE]
+        projected = [output for name in names for output in self.outputs(name, x)]
+        return apart(projected, self.config, is_grouped=self.is_grouped)
 
     def rule(self) -> Rule:
         """With its weights as they are now."""

@@ -10,7 +10,7 @@ from runner.kernels.product import Matrix, Norm
 from runner.layers import nn
 from runner.layers.attention import Attention
 from runner.layers.block import Block
-from runner.layers.gated_delta import GatedDeltaNet
+from runner.layers.gated_delta import WHOLE, GatedDeltaNet
 from runner.layers.joined import Joined
 from runner.layers.linear_block import LinearBlock
 from runner.layers.mlp import GatedMLP
@@ -30,16 +30,23 @@ def block_of(layer: object) -> Block | LinearBlock | None:
 def first_projections(layer: object) -> Matrix | None:
     """What a block reads first."""
     block = block_of(layer)
-    if block is None:
-        return None
-    return projections(block.linear_attn if isinstance(block, LinearBlock) else block.self_attn)
+    if isinstance(block, LinearBlock):
+        return next(iter(linear_projections(block.linear_attn)), None)
+    return None if block is None else projections(block.self_attn)
 
 
 def projections(attention: object) -> Matrix | None:
     """All that attention reads its input with."""
-    if isinstance(attention, GatedDeltaNet):
-        return matrix(attention.get("in_proj"))
     return matrix(attention.get("qkv_proj")) if isinstance(attention, Attention) else None
+
+
+def linear_projections(attention: object) -> list[Matrix]:
+    """The same of linear attention, in the order of the outputs: in one, or those of rates and decays apart."""
+    if not isinstance(attention, GatedDeltaNet):
+        return []
+    names = [WHOLE] if WHOLE in attention else ["in_proj_qkvz", "in_proj_ba"]
+    found = [matrix(attention.get(name)) for name in names]
+    return [] if None in found else [one for one in found if one is not None]
 
 
 def gate_up_of(block: Block | LinearBlock) -> Matrix | None:

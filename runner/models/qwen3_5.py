@@ -22,7 +22,12 @@ from runner.models.qwen3_next_config import HybridConfig, text_fields
 class LinearAttention(GatedDeltaNet):
     """Projected as it is used: queries, keys and values together, the rest apart."""
 
-    joins: ClassVar = {"in_proj": ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a")}
+    joins: ClassVar = {
+        "in_proj": ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a"),
+        # Or else, since quantized files may have floats for the narrow ones:
+        "in_proj_qkvz": ("in_proj_qkv", "in_proj_z"),
+        "in_proj_ba": ("in_proj_b", "in_proj_a"),
+    }
 
     def __init__(self, config: HybridConfig) -> None:
         linear, hidden = config.linear, config.decoder.hidden_size

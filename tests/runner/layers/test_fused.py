@@ -94,6 +94,24 @@ def test_no_half_of_a_hybrid_goes_as_it_is_when_rows_decode(
 
 
 @pytest.mark.parametrize("name", ["Qwen3_5 heads of 32", "Qwen3Next no experts, heads of 32"])
+def test_rates_and_decays_may_have_weights_of_another_kind(name: str) -> None:
+    """As in quantized files, where they are floats."""
+    narrow = (".in_proj_a.weight", ".in_proj_b.weight", ".in_proj_ba.weight")
+    weights = {
+        key: array.astype(mx.bfloat16) if key.endswith(narrow) else array
+        for key, array in reference(CASES[name]).checkpoint().items()
+    }
+    plain, ours = (made(CASES[name], weights) for _ in range(2))
+    assert isinstance(ours, nn.Module)
+    assert fuse(ours, PLAIN_PRODUCTS, PLAIN_STEPS) == 2
+    assert isinstance(ours.model.layers[0], FusedBlocks)
+    rows = {0: Conversation(ours)}
+    rows[0].feed(TOKENS[:12])
+    found = decoded_together(ours, Company(1, PLAIN_ATTENTION), rows, [TOKENS[12]])
+    assert difference(found, logits(plain, TOKENS[:13])[12:]) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["Qwen3_5 heads of 32", "Qwen3Next no experts, heads of 32"])
 def test_a_hybrid_goes_back_to_what_it_held_before_rows_decoded(name: str) -> None:
     """To a checkpoint, and to the position before the last step."""
     model, _ = fused(name)

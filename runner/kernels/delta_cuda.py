@@ -26,6 +26,7 @@ MOST_THREADS = 512  # of a block
 OF_A_THREAD = 32  # numbers of S, while there are threads to be had
 MOST_OF_A_THREAD = 64  # beyond, they are more than its registers hold
 WIDEST = 512  # P or Q, for which there is shared memory
+MOST_POSITIONS = 8  # W, for which there are registers
 
 
 class Shape(NamedTuple):
@@ -49,6 +50,7 @@ def fits(rule: Rule) -> bool:
     return (
         rule.convolution.dtype == mx.bfloat16
         and config.value_width % 4 == 0
+        and config.kernel <= MOST_POSITIONS
         and max(config.key_width, config.value_width) <= WIDEST
         and config.key_width * config.value_width <= MOST_THREADS * MOST_OF_A_THREAD
     )

@@ -23,6 +23,12 @@ __device__ inline Four read_four(const float* from) {
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
   return Four{{__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w)}};
 }
+// All sixteen bytes at once, which the compiler does not see by itself.
+__device__ inline void write_four(float* to, const Four& four) {
+  const float (&v)[4] = four.v;
+  __stcg((uint4*)to, make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]),
+                                __float_as_uint(v[3])));
+}
 __device__ inline float sum_of_warp(float v) {
   #pragma unroll
   for (int far = 16; far > 0; far /= 2) v += __shfl_xor_sync(0xffffffff, v, far);
@@ -53,30 +59,52 @@ Four s[ROWS] = {};
 for (int i = 0; i < ROWS; i++)
   if (is_mine(i)) s[i] = read_four(memory + place(i));
 
-// The head's query, key and value, behind each other.
-__shared__ float channels[2 * P + Q];
-for (int c = thread; c < 2 * P + Q; c += THREADS) {
-  const bool is_query = c < P, is_value = c >= 2 * P;
-  const int within = is_query ? c : is_value ? c - 2 * P : c - P;
-  const int channel = is_query ? key_head * P + c : is_value ? %(values)d + head * Q + within
-                                                            : %(keys)d + key_head * P + within;
-  const int from = is_query ? %(from_query)s : is_value ? %(from_value)s : %(from_key)s;
-  const size_t at = (size_t)row * (W - 1) * C + channel;
-  const bool is_ours = is_value || neighbour == 0;  // to write
-  const __nv_bfloat16 now = mine[from + within];
-  float sum = (float)now * (float)convolution[channel * W + W - 1];
+// All that is read, before anything is written: the compiler moves no read before a write.
+constexpr int CHANNELS = 2 * P + Q, CHANNEL_TURNS = (CHANNELS + THREADS - 1) / THREADS;
+constexpr int ANSWER_TURNS = (Q + THREADS - 1) / THREADS;
+const float raw_rate = mine[%(from_rate)s], raw_decay = mine[%(from_decay)s];
+const float bias = decay_bias[head], speed = decay_speed[head];
+float gates[ANSWER_TURNS], norms[ANSWER_TURNS];
+#pragma unroll
+for (int turn = 0; turn < ANSWER_TURNS; turn++) {
+  const int q = min(thread + turn * THREADS, Q - 1);
+  gates[turn] = mine[%(from_gate)s + q];
+  norms[turn] = norm[q];
+}
+__nv_bfloat16 seen[CHANNEL_TURNS][W], taps[CHANNEL_TURNS][W];
+auto channel_of = [&](int c) {
+  return c < P ? key_head * P + c : c < 2 * P ? %(keys)d + key_head * P + c - P : %(values)d + head * Q + c - 2 * P;
+};
+auto tail_of = [&](int c) { return (size_t)row * (W - 1) * C + channel_of(c); };
+#pragma unroll
+for (int turn = 0; turn < CHANNEL_TURNS; turn++) {
+  const int c = min(thread + turn * THREADS, CHANNELS - 1);
   #pragma unroll
-  for (int tap = 0; tap < W - 1; tap++) {
-    const __nv_bfloat16 before = tail[at + (size_t)tap * C];
-    sum += (float)before * (float)convolution[channel * W + tap];
-    if (is_ours && tap > 0) next_tail[at + (size_t)(tap - 1) * C] = before;
+  for (int tap = 0; tap < W; tap++) {
+    if (tap < W - 1) seen[turn][tap] = tail[tail_of(c) + (size_t)tap * C];
+    taps[turn][tap] = convolution[(size_t)channel_of(c) * W + tap];
   }
-  if (is_ours) next_tail[at + (size_t)(W - 2) * C] = now;
+  const int part = c < P ? %(from_query)s : c < 2 * P ? %(from_key)s - P : %(from_value)s - 2 * P;
+  seen[turn][W - 1] = mine[part + c];
+}
+
+// The head's query, key and value, behind each other.
+__shared__ float channels[CHANNELS];
+#pragma unroll
+for (int turn = 0; turn < CHANNEL_TURNS; turn++) {
+  const int c = thread + turn * THREADS;
+  if (c >= CHANNELS) continue;
+  float sum = 0.f;
+  #pragma unroll
+  for (int tap = 0; tap < W; tap++) {
+    sum += (float)seen[turn][tap] * (float)taps[turn][tap];
+    const bool is_ours = tap > 0 && (c >= 2 * P || neighbour == 0);  // to write
+    if (is_ours) next_tail[tail_of(c) + (size_t)(tap - 1) * C] = seen[turn][tap];
+  }
   channels[c] = sum * sigmoid(sum);
 }
-const float rate = sigmoid((float)mine[%(from_rate)s]);
-const float step = (float)mine[%(from_decay)s] + decay_bias[head];
-const float kept = expf(-decay_speed[head] * (fmaxf(step, 0.f) + log1pf(expf(-fabsf(step)))));
+const float rate = sigmoid(raw_rate), step = raw_decay + bias;
+const float kept = expf(-speed * (fmaxf(step, 0.f) + log1pf(expf(-fabsf(step)))));
 __syncthreads();
 
 // Queries and keys of length 1. Each warp finds their lengths for itself, and what the query is to the key.
@@ -112,10 +140,9 @@ if (group < GROUPS) {
 __syncthreads();
 
 __shared__ float changes[Q], lengths[WARPS];
-constexpr int TURNS = (Q + THREADS - 1) / THREADS;
-float answers[TURNS], length = 0.f;
+float answers[ANSWER_TURNS], length = 0.f;
 #pragma unroll
-for (int turn = 0; turn < TURNS; turn++) {
+for (int turn = 0; turn < ANSWER_TURNS; turn++) {
   const int q = thread + turn * THREADS;
   answers[turn] = 0.f;
   if (q >= Q) continue;
@@ -140,18 +167,18 @@ for (int i = 0; i < ROWS; i++) {
   const float key = keys[group + i * GROUPS] * key_scale;
   #pragma unroll
   for (int e = 0; e < 4; e++) s[i].v[e] = kept * s[i].v[e] + key * changes[column + e];
-  *(Four*)(next_memory + place(i)) = s[i];
+  write_four(next_memory + place(i), s[i]);
 }
 length = 0.f;
 #pragma unroll
 for (int i = 0; i < WARPS; i++) length += lengths[i];
 const float factor = rsqrtf(length / Q + %(eps)s);
 #pragma unroll
-for (int turn = 0; turn < TURNS; turn++) {
+for (int turn = 0; turn < ANSWER_TURNS; turn++) {
   const int q = thread + turn * THREADS;
   if (q >= Q) continue;
-  const float gate = (float)mine[%(from_gate)s + q];
-  out[((size_t)row * H + head) * Q + q] = (__nv_bfloat16)(answers[turn] * factor * norm[q] * gate * sigmoid(gate));
+  const float opened = gates[turn] * sigmoid(gates[turn]);
+  out[((size_t)row * H + head) * Q + q] = (__nv_bfloat16)(answers[turn] * factor * norms[turn] * opened);
 }
 """
 

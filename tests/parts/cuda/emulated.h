@@ -71,6 +71,7 @@ inline float fmaf(float a, float b, float c) { return std::fma(a, b, c); }
 inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }
 inline float __expf(float x) { return std::exp(x); }
 template <typename T> inline T __ldcg(const T* from) { return *from; }
+template <typename T> inline void __stcg(T* to, T v) { *to = v; }
 
 struct __nv_bfloat16 {
   uint16_t bits;

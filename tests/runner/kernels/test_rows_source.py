@@ -63,6 +63,7 @@ def test_linear_attention_that_the_kernel_is_not_written_for_is_left_to_others()
     for config in (
         LinearConfig(1, 1, 128, 6, 4),
         LinearConfig(1, 1, 512, 128, 4),
+        LinearConfig(1, 1, 16, 16, 9),
         LinearConfig(1, 1, 16, 516, 4),
     ):
         assert not delta_cuda.fits(rule._replace(config=config))

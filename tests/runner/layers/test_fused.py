@@ -89,6 +89,7 @@ def test_no_half_of_a_hybrid_goes_as_it_is_when_rows_decode(
     for going in ([0], [0, 1], [1]):
         places = [rows[number].offset for number in going]
         together = {number: rows[number] for number in going}
+        assert company.takes({number: row.memory for number, row in together.items()})
         found = decoded_together(model, company, together, [TOKENS[place] for place in places])
         assert difference(found, expected[mx.array(places)]) < 1e-4
 

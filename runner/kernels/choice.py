@@ -8,13 +8,13 @@ from __future__ import annotations
 import mlx.core as mx
 
 from runner.kernels import attention as one_row
-from runner.kernels import compiled, delta_chunks, delta_chunks_cuda
+from runner.kernels import compiled, delta_chunks_cuda
 from runner.kernels import rotation as rotations
 from runner.kernels.activations import CPU, PLAIN, Activations
 from runner.kernels.attention import Attention
 from runner.kernels.attention_cuda import on_cuda
-from runner.kernels.delta import Steps
-from runner.kernels.delta_chunks import Through
+from runner.kernels.delta import Recurrence, Steps
+from runner.kernels.delta_chunks import chunked
 from runner.kernels.delta_cuda import CUDA as CUDA_STEPS
 from runner.kernels.product import Products
 from runner.kernels.product_cuda import CUDA as CUDA_PRODUCTS
@@ -51,9 +51,9 @@ def linear_steps() -> Steps | None:
     return CUDA_STEPS if device.kind() == "cuda" and compiled.works() else None
 
 
-def linear_chunks() -> Through:
-    """How linear attention goes from chunk to chunk of a prompt."""
-    return delta_chunks_cuda.cuda if device.kind() == "cuda" and compiled.works() else delta_chunks.plain
+def linear_chunks() -> Recurrence:
+    """How linear attention goes on by many positions."""
+    return delta_chunks_cuda.cuda if device.kind() == "cuda" and compiled.works() else chunked
 
 
 def rotation(turning: Turning) -> Rotation:

@@ -14,8 +14,6 @@ import pytest
 
 from runner.kernels import compiled, delta, delta_chunks_cuda, delta_cuda, product_cuda, rows_attention_cuda
 from runner.kernels.delta import LinearConfig, Rule
-from runner.kernels.delta_chunks import Chunks
-from runner.kernels.delta_chunks import plain as plain_chunks
 from runner.kernels.product import PLAIN, Around, Matrix, Norm
 from runner.kernels.rotation import Turning
 from runner.kernels.rows_attention import LANE, Heads, Joint, Lanes, Own, Query
@@ -24,7 +22,13 @@ from tests.parts.cuda import COMPILER, emulated
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 
-KERNELS = (delta_chunks_cuda._kernel, delta_cuda._kernel, product_cuda._kernel, rows_attention_cuda._kernel)
+KERNELS = (
+    delta_chunks_cuda._prepare,
+    delta_chunks_cuda._through,
+    delta_cuda._kernel,
+    product_cuda._kernel,
+    rows_attention_cuda._kernel,
+)
 normal = partial(mx.random.normal, dtype=mx.float32)
 
 
@@ -173,19 +177,20 @@ def test_a_step_of_linear_attention_is_the_plain_one_whatever_the_number_of_rows
         assert all(map(mx.array_equal, held, copied))
 
 
-@pytest.mark.parametrize("widths", [(20, 32), (128, 16)])
-def test_linear_attention_goes_from_chunk_to_chunk_as_in_the_plain_form(widths: tuple[int, int]) -> None:
-    mx.random.seed(widths[0])
-    (key_width, value_width), lead = widths, (2, 1, 3)
-    positions = delta_chunks_cuda.POSITIONS
-    fresh, corrected, scores, queries, keys = (
-        normal((*lead, positions, size)) * key_width**-0.5
-        for size in (value_width, key_width, positions, key_width, key_width)
-    )
-    chunks = Chunks(fresh, corrected, scores, queries, keys, mx.random.uniform(shape=lead))
-    memory = normal((*lead[:2], key_width, value_width))
-    for found, expected in zip(
-        delta_chunks_cuda.cuda(chunks, memory), plain_chunks(chunks, memory), strict=True
-    ):
+@pytest.mark.parametrize(("length", "widths"), [(70, (20, 32)), (33, (128, 16))])
+def test_linear_attention_goes_from_chunk_to_chunk_as_position_by_position(
+    length: int, widths: tuple[int, int]
+) -> None:
+    """Chunks that are not full, keys that repeat, a decay to 0, rates of 1."""
+    mx.random.seed(length)
+    key_width, value_width, lead = *widths, (2, 1)
+    towards = normal((*lead, 1, key_width))
+    keys = towards + 0.3 * normal((*lead, length, key_width))
+    keys = keys / mx.sqrt((keys * keys).sum(axis=-1, keepdims=True))
+    decay = mx.where(mx.arange(length) % 9 == 4, -mx.inf, -mx.exp(normal((*lead, length)) - 3))
+    rate = mx.where(mx.arange(length) % 4 == 1, 1.0, mx.random.uniform(shape=(*lead, length)))
+    queries, values = (normal((*lead, length, size)) for size in (key_width, value_width))
+    given = queries * key_width**-0.5, keys, values, decay, rate, normal((*lead, key_width, value_width))
+    for found, expected in zip(delta_chunks_cuda.cuda(*given), delta.sequential(*given), strict=True):
         assert found.shape == expected.shape
-        assert mx.allclose(found, expected, rtol=1e-5, atol=1e-4)
+        assert mx.allclose(found, expected, rtol=0, atol=2e-5)

@@ -48,11 +48,12 @@ def test_a_source_of_linear_attention_has_no_gap_and_names_every_input() -> None
         check(delta_cuda.program(delta_cuda.Shape(LinearConfig(16, 32, 128, 128, 4), is_grouped, 1e-6)))
 
 
-def test_a_source_for_chunks_has_no_gap_and_names_every_input() -> None:
-    check(delta_chunks_cuda.program(delta_chunks_cuda.Shape(128, 128)))
-    assert not delta_chunks_cuda.fits(16, delta_chunks_cuda.Shape(128, 128))
+def test_sources_for_chunks_have_no_gap_and_name_every_input() -> None:
+    for made in (delta_chunks_cuda.prepare_program, delta_chunks_cuda.through_program):
+        check(made(delta_chunks_cuda.Shape(128, 128)))
+    assert delta_chunks_cuda.Shape(128, 128).fits
     for widths in ((132, 128), (30, 128), (128, 24)):
-        assert not delta_chunks_cuda.fits(32, delta_chunks_cuda.Shape(*widths))
+        assert not delta_chunks_cuda.Shape(*widths).fits
 
 
 def test_linear_attention_that_the_kernel_is_not_written_for_is_left_to_others() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.kernels.delta import convolved, gated, sequential
-from runner.kernels.delta_chunks_cuda import POSITIONS
-from runner.layers.gated_delta import CHUNK, SEQUENTIAL_UP_TO, chunked, inverse
+from runner.kernels.delta_chunks import CHUNK, chunked, inverse
+from runner.layers.gated_delta import SEQUENTIAL_UP_TO
 from tests.parts.arrays import difference, noise
 
 Arguments = tuple[mx.array, mx.array, mx.array, mx.array, mx.array, mx.array]
@@ -99,10 +99,6 @@ def test_the_inverse_of_a_unit_triangular_matrix(size: int) -> None:
     assert difference(inverse(lower) @ whole, mx.broadcast_to(mx.eye(size), lower.shape)) < 1e-5
     ones = mx.tril(mx.ones((size, size)), -1)
     assert difference(inverse(ones) @ (ones + mx.eye(size)), mx.eye(size)) == 0
-
-
-def test_a_kernel_takes_the_chunks_that_there_are() -> None:
-    assert CHUNK == POSITIONS
 
 
 def test_a_chunk_is_no_longer_than_what_the_inverse_can_halve() -> None:

@@ -18,8 +18,8 @@ import mlx.core as mx
 
 from runner.kernels import compiled
 from runner.kernels.compiled import Kernel
-from runner.kernels.product import Matrix
-from runner.kernels.program import Array, Program
+from runner.kernels.product import Matrix, Norm
+from runner.kernels.program import C_TYPES, Array, Program
 from runner.kernels.seam import Parts, Seam
 from runner.kernels.seam_forms import FORMS, WORDS
 from runner.kernels.seam_source import BODY, HEADER, LAST
@@ -32,6 +32,7 @@ INPUTS = {0: 64, 4: 256, 8: 128}  # of 128 bytes of a row, by bits
 GROUPS = (64, 128)  # inputs
 FEWEST_BYTES = 4  # that can be copied at once
 TILE = 16  # outputs
+NORMS = {mx.bfloat16, mx.float32}
 EIGHT = 8  # positions that a warp multiplies at once
 
 
@@ -46,7 +47,8 @@ class Form(NamedTuple):
     bits: int
     group_size: int
     biases: tuple[bool, bool, bool, bool]  # what out, gate-up, down and following add
-    eps: tuple[float, float]
+    eps: tuple[float, ...]
+    norm: mx.Dtype  # of its weights
 
     @property
     def scales(self) -> int:
@@ -106,7 +108,8 @@ def _form(parts: Parts) -> Form | None:
     hidden, width = first.weight.shape[0], parts.down.width
     if any((one.bits, one.group_size) != (first.bits, first.group_size) for one in parts.matrices):
         return None
-    if not all(_fits(one) for one in parts.matrices):
+    norms = [one for one in (parts.norm, parts.next_norm) if one is not None]
+    if not all(_fits(one) for one in parts.matrices) or not _agree(norms):
         return None
     following = parts.following
     all_four = parts.out, parts.gate_up, parts.down, following
@@ -120,8 +123,14 @@ def _form(parts: Parts) -> Form | None:
         first.bits,
         first.group_size,
         cast(tuple[bool, bool, bool, bool], biases),
-        (parts.norm.eps, 0.0 if parts.next_norm is None else parts.next_norm.eps),
+        tuple(norm.eps for norm in norms),
+        norms[0].weight.dtype,
     )
+
+
+def _agree(norms: list[Norm]) -> bool:
+    dtypes = {norm.weight.dtype for norm in norms}
+    return len(dtypes) == 1 and dtypes <= NORMS
 
 
 def _fits(matrix: Matrix) -> bool:
@@ -152,9 +161,9 @@ def _fixed(parts: Parts) -> list[mx.array]:
 def _inputs(form: Form) -> list[Array]:
     number = mx.bfloat16
     names = NAMES if form.joined else NAMES[:-1]
-    inputs = [Array("x", number), Array("found", number), Array("gate", mx.int32), Array("norm", number)]
+    inputs = [Array("x", number), Array("found", number), Array("gate", mx.int32), Array("norm", form.norm)]
     if form.joined:
-        inputs.append(Array("next_norm", number))
+        inputs.append(Array("next_norm", form.norm))
     for name, biased in zip(names, form.biases, strict=False):
         inputs.append(Array(f"{name}_weight", mx.uint32 if form.bits else number))
         if form.bits:
@@ -207,8 +216,9 @@ def _words(form: Form, columns: int) -> dict[str, object]:
         "down_tiles": form.tiles(form.hidden),
         "following_tiles": form.tiles(form.joined),
         "products": 4 if form.joined else 3,
+        "norm_type": C_TYPES[form.norm],
         "eps": f"{form.eps[0]!r}f",
-        "next_eps": f"{form.eps[1]!r}f",
+        "next_eps": f"{form.eps[-1]!r}f",
         "last_norm": "next_norm, normed_again, squares + lines"
         if form.joined
         else "nullptr, nullptr, nullptr",

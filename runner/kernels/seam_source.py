@@ -97,7 +97,7 @@ struct Ends {
   float eps;                        // of that norm
   const __nv_bfloat16* residual;    // [rows,OUT]
   __nv_bfloat16* out;               // [rows,OUT]
-  const __nv_bfloat16* norm;        // the weight of the next norm
+  const %(norm_type)s* norm;        // the weight of the next norm
   __nv_bfloat16* normed;            // out times it
   float* squares_of_out;            // [OUT/16,rows]
 };

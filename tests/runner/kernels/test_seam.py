@@ -46,7 +46,8 @@ def matrix(bits: int, outputs: int, width: int, group_size: int = 64) -> Matrix:
 def parts(
     bits: int, *, is_last: bool = False, hidden: int = 256, width: int = 512, joined: int = 160
 ) -> Parts:
-    norms = [Norm((1 + 0.1 * normal((hidden,))).astype(mx.bfloat16), eps) for eps in (1e-5, 1e-6)]
+    wide = mx.float32 if bits == 4 else mx.bfloat16
+    norms = [Norm((1 + 0.1 * normal((hidden,))).astype(wide), eps) for eps in (1e-5, 1e-6)]
     out, gate_up = matrix(bits, hidden, 256), matrix(bits, 2 * width, hidden)
     down, following = matrix(bits, hidden, width)._replace(bias=None), matrix(bits, joined, hidden)
     if is_last:

@@ -16,6 +16,8 @@ from runner.kernels.attention_cuda import on_cuda
 from runner.kernels.delta import Recurrence, Steps
 from runner.kernels.delta_chunks import chunked
 from runner.kernels.delta_cuda import CUDA as CUDA_STEPS
+from runner.kernels.experts import Mixing
+from runner.kernels.experts_cuda import CUDA as CUDA_MIXING
 from runner.kernels.product import Products
 from runner.kernels.product_cuda import CUDA as CUDA_PRODUCTS
 from runner.kernels.quantized_attention import Floats, Scaled, by_blocks
@@ -54,6 +56,11 @@ def linear_steps() -> Steps | None:
 def linear_chunks() -> Recurrence:
     """How linear attention goes on by many positions."""
     return delta_chunks_cuda.cuda if device.kind() == "cuda" and compiled.works() else chunked
+
+
+def mixing() -> Mixing | None:
+    """How a few positions go through a mixture of experts; None: by MLX's own operations."""
+    return CUDA_MIXING if device.kind() == "cuda" and compiled.works() else None
 
 
 def rotation(turning: Turning) -> Rotation:

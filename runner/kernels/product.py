@@ -37,7 +37,7 @@ class Matrix(NamedTuple):
     @property
     def width(self) -> int:
         """W."""
-        columns: int = self.weight.shape[1]
+        columns: int = self.weight.shape[-1]
         return columns if self.scales is None else columns * 32 // self.bits
 
 

@@ -76,8 +76,13 @@ class Shape(NamedTuple):
 
 def fits(matrix: Matrix) -> bool:
     """Whether the kernel is written for such a matrix."""
+    return matrix.weight.ndim == 2 and has_form(matrix)
+
+
+def has_form(matrix: Matrix) -> bool:
+    """Whether its numbers are of a kind, and its inputs of a number, that a kernel can multiply."""
     numbers = matrix.weight if matrix.scales is None else matrix.scales
-    if numbers.dtype != mx.bfloat16 or matrix.width % 32 or matrix.weight.ndim != 2:
+    if numbers.dtype != mx.bfloat16 or matrix.width % 32:
         return False
     if matrix.scales is None:
         return True

@@ -7,10 +7,11 @@
     down, and the residual    one product
 
 That is for one position of each of a few rows, where attention goes at once. Linear attention goes in as many
-(`fused_linear.py`). Everything else, prompts above all, goes through the blocks as they are, and so does whatever
-does not fit: a half of a block may be fused alone.
+(`fused_linear.py`); a mixture of experts has three in the place of the last two (`fused_experts.py`). Everything
+else, prompts above all, goes through the blocks as they are, and so does whatever does not fit: a half of a block
+may be fused alone.
 
-Between the attention of one layer and that of the next all shapes stay as they are, so those four products are
+Between the attention of one layer and that of the next all shapes stay as they are, so those products are
 compiled: MLX then makes their graph without Python.
 
 Shapes: see the legend in `models/base.py`.
@@ -30,6 +31,7 @@ from runner.cache.base import LayerMemory
 from runner.cache.span import Span
 from runner.kernels import choice
 from runner.kernels.delta import Steps
+from runner.kernels.experts import Mixing
 from runner.kernels.product import MOST, Around, Product, Products
 from runner.kernels.rows_attention import Heads
 from runner.kernels.rows_attention_cuda import turns
@@ -37,9 +39,18 @@ from runner.layers import nn
 from runner.layers.attention import Attention
 from runner.layers.block import Block
 from runner.layers.decoder import Decoder
+from runner.layers.fused_experts import MixtureHalf, mixture_half
 from runner.layers.fused_linear import LinearHalf, linear_half
 from runner.layers.linear_block import LinearBlock
-from runner.layers.matrices import block_of, first_projections, gate_up_of, matrix, norm_of, projections
+from runner.layers.matrices import (
+    block_of,
+    first_projections,
+    gate_up_of,
+    matrix,
+    norm_of,
+    projections,
+    second_projections,
+)
 
 
 class AttentionHalf(NamedTuple):
@@ -66,22 +77,28 @@ class MLPHalf(NamedTuple):
     gate_up: Product
     down: Product
 
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down(self.gate_up(x, None), x)
+
 
 FirstHalf = AttentionHalf | LinearHalf
+SecondHalf = MLPHalf | MixtureHalf
 
 
 class FusedBlock(nn.Module):
     """A block, and its halves for rows that decode."""
 
-    def __init__(self, block: Block | LinearBlock, first: FirstHalf | None, second: MLPHalf | None) -> None:
+    def __init__(
+        self, block: Block | LinearBlock, first: FirstHalf | None, second: SecondHalf | None
+    ) -> None:
         """first, second: None for a half that is not fused."""
         super().__init__()
         self.block = block
         # Hidden in a function: a module takes tuples for its parameters.
-        self._halves: Callable[[], tuple[FirstHalf | None, MLPHalf | None]] = lambda: (first, second)
+        self._halves: Callable[[], tuple[FirstHalf | None, SecondHalf | None]] = lambda: (first, second)
 
     @property
-    def halves(self) -> tuple[FirstHalf | None, MLPHalf | None]:
+    def halves(self) -> tuple[FirstHalf | None, SecondHalf | None]:
         return self._halves()
 
     def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
@@ -95,7 +112,7 @@ class FusedBlock(nn.Module):
             x = first.out(first.attend(first.project(x, None), memory), x)
         if second is None:
             return x + block.mlp(block.post_attention_layernorm(x))
-        return second.down(second.gate_up(x, None), x)
+        return second(x)
 
 
 Seam = Callable[[mx.array, mx.array], tuple[mx.array, mx.array]]
@@ -108,7 +125,7 @@ class FusedBlocks(nn.Module):
     def __init__(self, blocks: Sequence[FusedBlock]) -> None:
         super().__init__()
         self.blocks = list(blocks)
-        halves = [cast(tuple[FirstHalf, MLPHalf], block.halves) for block in blocks]
+        halves = [cast(tuple[FirstHalf, SecondHalf], block.halves) for block in blocks]
         first = [first for first, _ in halves]
         seams = [
             _seam(first, second, following.project if following else None)
@@ -132,32 +149,37 @@ class FusedBlocks(nn.Module):
         return x
 
 
-def _seam(first: FirstHalf, second: MLPHalf, project: Product | None) -> Seam:
+def _seam(first: FirstHalf, second: SecondHalf, project: Product | None) -> Seam:
     """From what a layer's attention found to what the next one's is given; the last layer's gives its x twice.
 
     x [B,1,E], found [B,1,H*D] -> x [B,1,E], and what the next layer projects.
     """
 
     def seam(x: mx.array, found: mx.array) -> tuple[mx.array, mx.array]:
-        x = first.out(found, x)
-        x = second.down(second.gate_up(x, None), x)
+        x = second(first.out(found, x))
         return x, x if project is None else project(x, None)
 
     return cast(Seam, mx.compile(seam))
 
 
-def fuse(model: nn.Module, products: Products | None = None, steps: Steps | None = None) -> int:
+def fuse(
+    model: nn.Module,
+    products: Products | None = None,
+    steps: Steps | None = None,
+    mixing: Mixing | None = None,
+) -> int:
     """Fuse every block that can be, with weights as they are now; how many were.
 
-    products, steps: None for those of the device.
+    products, steps, mixing: None for those of the device.
     """
-    products, steps = products or choice.products(), steps or choice.linear_steps()
+    products = products or choice.products()
+    steps, mixing = steps or choice.linear_steps(), mixing or choice.mixing()
     decoder = model.get("model")
     if products is None or not isinstance(decoder, Decoder):
         return 0
     layers = decoder.layers
     fused = [
-        _fused(layer, following, products, steps)
+        _fused(layer, following, products, steps, mixing)
         for layer, following in zip(layers, [*layers[1:], None], strict=True)
     ]
     decoder.layers = [one or layer for one, layer in zip(fused, layers, strict=True)]
@@ -167,7 +189,9 @@ def fuse(model: nn.Module, products: Products | None = None, steps: Steps | None
     return len(blocks)
 
 
-def _fused(layer: object, following: object, products: Products, steps: Steps | None) -> FusedBlock | None:
+def _fused(
+    layer: object, following: object, products: Products, steps: Steps | None, mixing: Mixing | None
+) -> FusedBlock | None:
     block = block_of(layer)
     if block is None:
         return None
@@ -176,7 +200,9 @@ def _fused(layer: object, following: object, products: Products, steps: Steps | 
         first = linear_half(block, products, steps)
     else:
         first = _attention_half(block, products)
-    second = _mlp_half(block, following, products)
+    second = _mlp_half(block, following, products) or mixture_half(
+        block.mlp, norm_of(block.post_attention_layernorm), _first_weight(following), products, mixing
+    )
     return None if first is None and second is None else FusedBlock(block, first, second)
 
 
@@ -186,13 +212,13 @@ def _attention_half(block: Block, products: Products) -> AttentionHalf | None:
     if not isinstance(attention, Attention) or not attention.is_plain or not turns(attention.rope.turning):
         return None
     joined, out = projections(attention), matrix(attention.o_proj)
-    norm, gate_up = norm_of(block.input_layernorm), gate_up_of(block)
+    norm, second = norm_of(block.input_layernorm), second_projections(block)
     if joined is None or out is None or norm is None or not (products.fits(joined) and products.fits(out)):
         return None
     return AttentionHalf(
         attention.layer,
         products.make(joined, Around(norm, following=out.weight)),
-        products.make(out, Around(following=None if gate_up is None else gate_up.weight, adds=True)),
+        products.make(out, Around(following=None if second is None else second.weight, adds=True)),
         _heads(attention),
         attention.scale,
     )
@@ -214,8 +240,12 @@ def _mlp_half(block: Block | LinearBlock, following: object, products: Products)
         or not (products.fits(gate_up) and products.fits(down))
     ):
         return None
-    after = first_projections(following)
     return MLPHalf(
         products.make(gate_up, Around(norm, gated=True, following=down.weight)),
-        products.make(down, Around(following=None if after is None else after.weight, adds=True)),
+        products.make(down, Around(following=_first_weight(following), adds=True)),
     )
+
+
+def _first_weight(layer: object) -> mx.array | None:
+    read = first_projections(layer)
+    return None if read is None else read.weight

@@ -21,7 +21,7 @@ from runner.kernels.delta import Step, Steps
 from runner.kernels.product import Around, Product, Products
 from runner.layers.gated_delta import GatedDeltaNet
 from runner.layers.linear_block import LinearBlock
-from runner.layers.matrices import gate_up_of, linear_projections, matrix, norm_of
+from runner.layers.matrices import linear_projections, matrix, norm_of, second_projections
 
 
 class LinearHalf(NamedTuple):
@@ -50,7 +50,7 @@ def linear_half(block: LinearBlock, products: Products, steps: Steps | None) -> 
     if not isinstance(attention, GatedDeltaNet) or steps is None or not steps.fits(attention.rule()):
         return None
     parts, out = linear_projections(attention), matrix(attention.out_proj)
-    norm, gate_up = norm_of(block.input_layernorm), gate_up_of(block)
+    norm, second = norm_of(block.input_layernorm), second_projections(block)
     if not parts or out is None or norm is None or not all(map(products.fits, (*parts, out))):
         return None
     following = [*parts[1:], out]
@@ -62,7 +62,7 @@ def linear_half(block: LinearBlock, products: Products, steps: Steps | None) -> 
                 for part, after in zip(parts, following, strict=True)
             ]
         ),
-        products.make(out, Around(following=None if gate_up is None else gate_up.weight, adds=True)),
+        products.make(out, Around(following=None if second is None else second.weight, adds=True)),
         steps.make(attention.rule()),
     )
 

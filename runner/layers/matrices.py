@@ -14,8 +14,10 @@ from runner.layers.gated_delta import WHOLE, GatedDeltaNet
 from runner.layers.joined import Joined
 from runner.layers.linear_block import LinearBlock
 from runner.layers.mlp import GatedMLP
+from runner.layers.moe import SparseMLP
 from runner.layers.norms import ZeroCentredNorm
 from runner.layers.packed import PackedLinear, matrix_of
+from runner.layers.shared_expert import SharedSparseMLP
 
 FORWARDS = (Block.__call__, LinearBlock.__call__)
 
@@ -51,6 +53,18 @@ def linear_projections(attention: object) -> list[Matrix]:
 
 def gate_up_of(block: Block | LinearBlock) -> Matrix | None:
     return matrix(block.mlp.get("gate_up_proj")) if type(block.mlp) is GatedMLP else None
+
+
+def router_of(mlp: object) -> Matrix | None:
+    """[N,E], or [N+1,E] where there is a shared expert."""
+    if type(mlp) is SparseMLP:
+        return matrix(mlp.gate)
+    return matrix(mlp.get("router")) if type(mlp) is SharedSparseMLP else None
+
+
+def second_projections(block: Block | LinearBlock) -> Matrix | None:
+    """What the second half of a block reads first."""
+    return gate_up_of(block) or router_of(block.mlp)
 
 
 def norm_of(norm: object) -> Norm | None:

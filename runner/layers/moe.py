@@ -19,6 +19,7 @@ import mlx.core as mx
 
 from runner.errors import BadModelFiles
 from runner.kernels import choice
+from runner.kernels.experts import choose
 from runner.layers import nn
 from runner.layers.shards import BY_WIDTH, Shards
 
@@ -102,13 +103,12 @@ class SparseMLP(Mixture):
         self.experts = Experts(hidden, width, experts)
 
     def __call__(self, x: mx.array) -> mx.array:
+        return self.mixed(x, self.gate(x))
+
+    def mixed(self, x: mx.array, logits: mx.array) -> mx.array:
+        """[B,L,E] and the router's logits [B,L,N] -> [B,L,E]."""
         tokens = x.reshape(-1, x.shape[-1])  # [T,E]
-        # In float32, as the model was made: half precision makes ties, and a tie picks another expert.
-        odds = mx.softmax(self.gate(tokens).astype(mx.float32), axis=-1)  # [T,N]
-        chosen = mx.argpartition(odds, kth=-self.active, axis=-1)[:, -self.active :]  # [T,A]
-        shares = mx.take_along_axis(odds, chosen, axis=-1)  # [T,A]
-        if self.normalized:
-            shares = shares / shares.sum(axis=-1, keepdims=True)
+        chosen, shares = choose(logits.flatten(0, -2), self.active, normalized=self.normalized)  # [T,A]
         out = self.experts(tokens, chosen) * shares.astype(x.dtype)[..., None]  # [T,A,E]
         return out.sum(axis=1).reshape(x.shape)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from runner.config.fields import Config, Fields
 from runner.errors import BadModelFiles
 from runner.models.qwen3_5 import LinearAttention
-from runner.models.qwen3_next import HybridModel, SparseMLP
+from runner.models.qwen3_next import HybridModel, sparse_mlp
 from runner.models.qwen3_next_config import HybridConfig, MixtureConfig, text_fields
 
 DEFAULTS: Config = {"intermediate_size": 1}  # required of others, but there is no dense MLP here
@@ -26,5 +26,5 @@ class Model(HybridModel):
         if not mixture.experts:
             raise BadModelFiles("config.json: num_experts is 0, expected at least 1")
         super().__init__(
-            read, LinearAttention, lambda layer: SparseMLP(read.decoder, mixture), mixture.experts
+            read, LinearAttention, lambda layer: sparse_mlp(read.decoder, mixture), mixture.experts
         )

@@ -14,7 +14,6 @@ Knows nothing about files, tokens or requests.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import mlx.core as mx
@@ -37,6 +36,7 @@ from runner.layers.mlp import GatedMLP
 from runner.layers.norms import ZeroCentredNorm, whole_weight
 from runner.layers.rope import Rope
 from runner.layers.shards import Cut, Shards, Side, Unit
+from runner.layers.shared_expert import SharedSparseMLP
 from runner.models.multimodal import text_part
 from runner.models.qwen3_moe import read_sparse
 from runner.models.qwen3_next_config import RECURRENT, HybridConfig, MixtureConfig, text_fields
@@ -92,23 +92,15 @@ class LinearAttention(GatedDeltaNet):
         return said._replace(cuts={**said.cuts, **projected})
 
 
-class SparseMLP(moe.SparseMLP):
-    """A mixture of experts beside one that every token uses, in a measure of its own."""
-
-    def __init__(self, decoder: DecoderConfig, config: MixtureConfig) -> None:
-        hidden = decoder.hidden_size
-        super().__init__(
-            hidden,
-            config.expert_width,
-            experts=config.experts,
-            active=config.active,
-            normalized=config.normalized,
-        )
-        self.shared_expert = GatedMLP(replace(decoder, intermediate_size=config.shared_width))
-        self.shared_expert_gate = nn.Linear(hidden, 1, bias=False)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return super().__call__(x) + mx.sigmoid(self.shared_expert_gate(x)) * self.shared_expert(x)  # [B,L,E]
+def sparse_mlp(decoder: DecoderConfig, config: MixtureConfig) -> SharedSparseMLP:
+    return SharedSparseMLP(
+        decoder,
+        config.expert_width,
+        config.shared_width,
+        experts=config.experts,
+        active=config.active,
+        normalized=config.normalized,
+    )
 
 
 class AttentionBlock(Block):
@@ -201,6 +193,6 @@ class Model(HybridModel):
         sparse = read_sparse(fields, read.decoder.num_hidden_layers, mixture.experts)
 
         def mlp(layer: int) -> MLP:
-            return SparseMLP(read.decoder, mixture) if sparse[layer] else GatedMLP(read.decoder)
+            return sparse_mlp(read.decoder, mixture) if sparse[layer] else GatedMLP(read.decoder)
 
         super().__init__(read, LinearAttention, mlp, mixture.experts)

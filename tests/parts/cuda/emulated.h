@@ -59,6 +59,11 @@ template <typename T> inline T __shfl_xor_sync(unsigned, T value, int mask) {
   return found;
 }
 
+inline unsigned __reduce_max_sync(unsigned all, unsigned value) {
+  for (int mask = 16; mask; mask /= 2) value = max(value, __shfl_xor_sync(all, value, mask));
+  return value;
+}
+
 inline float __uint_as_float(unsigned bits) { float v; std::memcpy(&v, &bits, 4); return v; }
 inline unsigned __float_as_uint(float v) { unsigned bits; std::memcpy(&bits, &v, 4); return bits; }
 inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from runner.kernels import delta_chunks_cuda, delta_cuda, product_cuda, rows_attention_cuda
+from runner.kernels import delta_chunks_cuda, delta_cuda, experts_cuda, product_cuda, rows_attention_cuda
 from runner.kernels.delta import LinearConfig, Rule
+from runner.kernels.experts_cuda import Down, GateUp, Rows
 from runner.kernels.product_cuda import Shape as ProductShape
 from runner.kernels.program import Program
 from runner.kernels.rows_attention_cuda import Shape
@@ -68,6 +69,19 @@ def test_linear_attention_that_the_kernel_is_not_written_for_is_left_to_others()
         LinearConfig(1, 1, 16, 516, 4),
     ):
         assert not delta_cuda.fits(rule._replace(config=config))
+
+
+def test_the_sources_of_experts_have_no_gap_and_name_every_input() -> None:
+    for bits, group_size in ((0, 0), (4, 64), (4, 32), (8, 128)):
+        rows = Rows(768, 2048, bits, group_size)
+        for has_shared in (False, True):
+            check(
+                experts_cuda.gate_up_program(
+                    GateUp(rows, 128, 8, has_shared, True, 1e-6, mx.float32, 768 * 2048)
+                )
+            )
+            for lines in (0, 1000):
+                check(experts_cuda.down_program(Down(rows, 128, 8, has_shared, lines)))
 
 
 def check(program: Program) -> None:

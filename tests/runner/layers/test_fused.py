@@ -9,6 +9,7 @@ import pytest
 
 from runner.cache.company import Company
 from runner.kernels.delta import PLAIN as PLAIN_STEPS
+from runner.kernels.experts import PLAIN as PLAIN_MIXING
 from runner.kernels.product import MOST
 from runner.kernels.product import PLAIN as PLAIN_PRODUCTS
 from runner.kernels.rows_attention import PLAIN as PLAIN_ATTENTION
@@ -49,7 +50,7 @@ def fused(name: str) -> tuple[Model, int]:
     """And how many of its blocks are fused."""
     model = made(CASES[name], reference(CASES[name]).checkpoint())
     assert isinstance(model, nn.Module)
-    return model, fuse(model, PLAIN_PRODUCTS, PLAIN_STEPS)
+    return model, fuse(model, PLAIN_PRODUCTS, PLAIN_STEPS, PLAIN_MIXING)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.architecture in FUSED])
@@ -69,7 +70,9 @@ def test_rows_through_fused_blocks_have_the_logits_of_the_blocks(name: str) -> N
             assert difference(found, expected[mx.array(places)]) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["Qwen3_5 heads of 32", "Qwen3Next no experts, heads of 32"])
+@pytest.mark.parametrize(
+    "name", ["Qwen3_5 heads of 32", "Qwen3Next no experts, heads of 32", "Qwen3Next heads of 32"]
+)
 def test_no_half_of_a_hybrid_goes_as_it_is_when_rows_decode(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +141,16 @@ def test_a_hybrid_goes_back_to_what_it_held_before_rows_decoded(name: str) -> No
 
 def test_the_architectures_whose_blocks_are_plain_are_fused() -> None:
     assert {case.architecture for name, case in CASES.items() if fused(name)[1]} == FUSED
+
+
+@pytest.mark.parametrize(
+    "name", ["Qwen3Moe attention_bias", "Qwen3Moe odds as they are", "Qwen3Moe one dense layer"]
+)
+def test_blocks_with_experts_are_fused_whole(name: str) -> None:
+    """Both halves of each block: only then all of them are one."""
+    model, _ = fused(name)
+    decoder = model.model  # type: ignore[attr-defined]  # a CausalLM
+    assert [type(layer) for layer in decoder.layers] == [FusedBlocks]
 
 
 def test_a_fused_model_keeps_its_parameters() -> None:

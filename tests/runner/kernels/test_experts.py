@@ -1,4 +1,7 @@
-"""The CUDA kernels of a mixture of experts compute what the plain form says, run on a CPU by `tests/parts/cuda`."""
+"""The CUDA kernels of a mixture of experts compute what the plain form says, run on a CPU by `tests/parts/cuda`.
+
+A GPU runs more cases (`test_experts_cuda.py`); these are for everybody who has none.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ import mlx.core as mx
 import pytest
 
 from runner.kernels import compiled, experts_cuda
-from runner.kernels.experts import PLAIN, Bank, Shared
 from runner.kernels.product import Matrix, Norm
+from tests.parts.banks import banks, check
 from tests.parts.cuda import COMPILER, emulated
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
@@ -27,49 +30,6 @@ def on_a_cpu(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setattr(compiled, "kernel", emulated(folder))
     yield
     experts_cuda._kernel.cache_clear()
-
-
-def matrices(shape: tuple[int, ...], bits: int, group_size: int) -> tuple[Matrix, Matrix]:
-    """As a kernel has it, and in float32."""
-    weight = (normal(shape) * shape[-1] ** -0.5).astype(mx.bfloat16)
-    if not bits:
-        return Matrix(weight), Matrix(weight.astype(mx.float32))
-    parts = mx.quantize(weight, group_size=group_size, bits=bits)
-    dense = mx.dequantize(*parts, group_size=group_size, bits=bits)
-    return Matrix(*parts, bits, group_size), Matrix(dense.astype(mx.float32))
-
-
-def banks(
-    experts: int, hidden: int, width: int, active: int, bits: int, group_size: int, *, normalized: bool
-) -> tuple[Bank, Bank]:
-    """As the kernels have it, and in float32; with a shared expert."""
-    shapes = [
-        *((experts, width, hidden), (experts, width, hidden), (experts, hidden, width)),
-        *((2 * width, hidden), (hidden, width)),
-    ]
-    gate, up, down, *shared = (matrices(shape, bits, group_size) for shape in shapes)
-    norm = (1 + 0.1 * normal((hidden,))).astype(mx.bfloat16)
-    ours, plain = (
-        Bank(
-            *(gate[one], up[one], down[one], Norm(weight, 1e-5), active, normalized),
-            Shared(shared[0][one], shared[1][one]),
-        )
-        for one, weight in enumerate((norm, norm.astype(mx.float32)))
-    )
-    return ours._replace(following=norm), plain
-
-
-def check(ours: Bank, plain: Bank, logits: mx.array, wanted: mx.array) -> None:
-    """Tokens with these logits in bfloat16 go the way that the plain form goes with those wanted."""
-    assert experts_cuda.CUDA.fits(ours)
-    x = normal((len(logits), 1, ours.gate.width)).astype(mx.bfloat16)
-    mix, wide = experts_cuda.CUDA.make(ours), x.astype(mx.float32)
-    found, expected = mix(x, logits), PLAIN.make(plain)(wide, wanted)
-    assert found.shape == x.shape
-    made, wanted = found.astype(mx.float32) - wide, expected - wide
-    for one, its in zip(made, wanted, strict=True):
-        assert mx.allclose(one, its, rtol=0, atol=float(0.02 * mx.abs(its).max()))
-    assert mx.array_equal(mix(x[1:], logits[1:]), found[1:])
 
 
 @needs_compiler
@@ -89,7 +49,7 @@ def test_the_kernels_find_what_the_plain_form_finds_whatever_the_number_of_token
     else:
         ours, plain = ours._replace(shared=None), plain._replace(shared=None)
     logits = (2 * normal((2, 1, 37 + has_shared))).astype(mx.bfloat16)
-    check(ours, plain, logits, logits.astype(mx.float32))
+    check(ours, plain, logits)
 
 
 @needs_compiler

@@ -8,16 +8,16 @@ from __future__ import annotations
 import mlx.core as mx
 
 from runner.kernels import attention as one_row
-from runner.kernels import compiled, delta_chunks_cuda
+from runner.kernels import compiled, delta_chunks_cuda, seam_cuda
 from runner.kernels import rotation as rotations
 from runner.kernels.activations import CPU, PLAIN, Activations
 from runner.kernels.attention import Attention
 from runner.kernels.attention_cuda import on_cuda
-from runner.kernels.delta import Recurrence, Steps
+from runner.kernels.delta import Recurrence
 from runner.kernels.delta_chunks import chunked
 from runner.kernels.delta_cuda import CUDA as CUDA_STEPS
-from runner.kernels.experts import Mixing
 from runner.kernels.experts_cuda import CUDA as CUDA_MIXING
+from runner.kernels.few_rows import FewRows
 from runner.kernels.product import Products
 from runner.kernels.product_cuda import CUDA as CUDA_PRODUCTS
 from runner.kernels.quantized_attention import Floats, Scaled, by_blocks
@@ -48,19 +48,16 @@ def products() -> Products | None:
     return CUDA_PRODUCTS if device.kind() == "cuda" and compiled.works() else None
 
 
-def linear_steps() -> Steps | None:
-    """How linear attention goes on by one position of each row; None: by MLX's own operations."""
-    return CUDA_STEPS if device.kind() == "cuda" and compiled.works() else None
+def few_rows() -> FewRows | None:
+    """How a few rows that decode go through layers; None: by MLX's own operations."""
+    if device.kind() != "cuda" or not compiled.works():
+        return None
+    return FewRows(CUDA_PRODUCTS, CUDA_STEPS, CUDA_MIXING, seam_cuda.cuda)
 
 
 def linear_chunks() -> Recurrence:
     """How linear attention goes on by many positions."""
     return delta_chunks_cuda.cuda if device.kind() == "cuda" and compiled.works() else chunked
-
-
-def mixing() -> Mixing | None:
-    """How a few positions go through a mixture of experts; None: by MLX's own operations."""
-    return CUDA_MIXING if device.kind() == "cuda" and compiled.works() else None
 
 
 def rotation(turning: Turning) -> Rotation:

@@ -1,18 +1,14 @@
-"""Blocks whose rows decode in few operations: five a layer where all of it fits.
+"""Blocks whose rows decode in few operations.
 
-    the norm with q-k-v       one product
-    turn, write, attend       one operation (`cache/at_once.py`)
-    o, and the residual       one product
-    the norm with gate-up     one product, gated
-    down, and the residual    one product
+    first half     three: what it projects, its attention, o        `fused_attention.py`, `fused_linear.py`
+    second half    two: gate-up, down; or three with experts        `fused_mlp.py`, `fused_experts.py`
+    or two in all: the attention, and all that is between two attentions (`kernels/seam.py`)
 
-That is for one position of each of a few rows, where attention goes at once. Linear attention goes in as many
-(`fused_linear.py`); a mixture of experts has three in the place of the last two (`fused_experts.py`). Everything
-else, prompts above all, goes through the blocks as they are, and so does whatever does not fit: a half of a block
-may be fused alone.
+That is for one position of each of a few rows. Everything else, prompts above all, goes through the blocks as they
+are, and so does whatever does not fit: a half of a block may be fused alone.
 
-Between the attention of one layer and that of the next all shapes stay as they are, so those products are
-compiled: MLX then makes their graph without Python.
+Between the attention of one layer and that of the next all shapes stay as they are, so what is there is compiled:
+MLX then makes its graph without Python.
 
 Shapes: see the legend in `models/base.py`.
 
@@ -22,64 +18,33 @@ Knows nothing about config files, tokens or requests.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import mlx.core as mx
 
-from runner.cache.at_once import RowsAtOnce
 from runner.cache.base import LayerMemory
 from runner.cache.span import Span
 from runner.kernels import choice
-from runner.kernels.delta import Steps
-from runner.kernels.experts import Mixing
-from runner.kernels.product import MOST, Around, Product, Products
-from runner.kernels.rows_attention import Heads
-from runner.kernels.rows_attention_cuda import turns
+from runner.kernels.few_rows import FewRows
+from runner.kernels.product import MOST, Product
+from runner.kernels.seam import Parts, Seam
 from runner.layers import nn
-from runner.layers.attention import Attention
 from runner.layers.block import Block
 from runner.layers.decoder import Decoder
+from runner.layers.fused_attention import AttentionHalf, attention_half
 from runner.layers.fused_experts import MixtureHalf, mixture_half
 from runner.layers.fused_linear import LinearHalf, linear_half
+from runner.layers.fused_mlp import MLPHalf, mlp_half
 from runner.layers.linear_block import LinearBlock
 from runner.layers.matrices import (
+    all_projections,
     block_of,
-    first_projections,
+    down_of,
+    first_weight,
     gate_up_of,
-    matrix,
     norm_of,
-    projections,
-    second_projections,
+    out_of,
 )
-
-
-class AttentionHalf(NamedTuple):
-    """A block's first half: x [B,1,E] -> `project` -> `attend` -> `out`, to which x is added."""
-
-    layer: int
-    project: Product
-    out: Product
-    heads: Heads
-    scale: float
-
-    def fits(self, memory: LayerMemory) -> bool:
-        return isinstance(memory.attention[self.layer], RowsAtOnce)
-
-    def attend(self, joined: mx.array, memory: LayerMemory) -> mx.array:
-        """`Joint.joined` -> [B,1,H*D]."""
-        storage = cast(RowsAtOnce, memory.attention[self.layer])
-        return storage.attend_joint(joined, self.heads, scale=self.scale)
-
-
-class MLPHalf(NamedTuple):
-    """A block's second half: x [B,1,E] -> `gate_up` -> `down`, to which x is added."""
-
-    gate_up: Product
-    down: Product
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.down(self.gate_up(x, None), x)
-
 
 FirstHalf = AttentionHalf | LinearHalf
 SecondHalf = MLPHalf | MixtureHalf
@@ -115,21 +80,16 @@ class FusedBlock(nn.Module):
         return second(x)
 
 
-Seam = Callable[[mx.array, mx.array], tuple[mx.array, mx.array]]
-"""See `_seam`."""
-
-
 class FusedBlocks(nn.Module):
     """All blocks of a decoder, of which both halves are fused."""
 
-    def __init__(self, blocks: Sequence[FusedBlock]) -> None:
+    def __init__(self, blocks: Sequence[FusedBlock], ways: FewRows) -> None:
         super().__init__()
         self.blocks = list(blocks)
-        halves = [cast(tuple[FirstHalf, SecondHalf], block.halves) for block in blocks]
-        first = [first for first, _ in halves]
+        first = [cast(FirstHalf, block.halves[0]) for block in blocks]
         seams = [
-            _seam(first, second, following.project if following else None)
-            for (first, second), following in zip(halves, [*first[1:], None], strict=True)
+            _seam(block, following, ways)
+            for block, following in zip(blocks, [*blocks[1:], None], strict=True)
         ]
         self._project = first[0].project
         self._layers: Callable[[], Iterable[tuple[FirstHalf, Seam]]] = lambda: zip(first, seams, strict=True)
@@ -149,103 +109,72 @@ class FusedBlocks(nn.Module):
         return x
 
 
-def _seam(first: FirstHalf, second: SecondHalf, project: Product | None) -> Seam:
+def _seam(block: FusedBlock, following: FusedBlock | None, ways: FewRows) -> Seam:
     """From what a layer's attention found to what the next one's is given; the last layer's gives its x twice.
 
     x [B,1,E], found [B,1,H*D] -> x [B,1,E], and what the next layer projects.
     """
+    parts = _parts(block.block, None if following is None else following.block)
+    seam = None if parts is None else ways.seam(parts)
+    return cast(Seam, mx.compile(seam or _seam_of_halves(block, following)))
+
+
+def _seam_of_halves(block: FusedBlock, following: FusedBlock | None) -> Seam:
+    first, second = cast(tuple[FirstHalf, SecondHalf], block.halves)
+    after = None if following is None else following.halves[0]
+    project: Product | None = None if after is None else after.project
 
     def seam(x: mx.array, found: mx.array) -> tuple[mx.array, mx.array]:
         x = second(first.out(found, x))
         return x, x if project is None else project(x, None)
 
-    return cast(Seam, mx.compile(seam))
+    return seam
 
 
-def fuse(
-    model: nn.Module,
-    products: Products | None = None,
-    steps: Steps | None = None,
-    mixing: Mixing | None = None,
-) -> int:
+def _parts(block: Block | LinearBlock, following: Block | LinearBlock | None) -> Parts | None:
+    """None where more or fewer products stand between two attentions."""
+    out, gate_up, down = out_of(block), gate_up_of(block), down_of(block)
+    norm, after = norm_of(block.post_attention_layernorm), all_projections(following)
+    if out is None or gate_up is None or down is None or norm is None:
+        return None
+    if following is None:
+        return Parts(out, norm, gate_up, down, None, None)
+    next_norm = norm_of(following.input_layernorm)
+    if next_norm is None or len(after) != 1:
+        return None
+    return Parts(out, norm, gate_up, down, next_norm, after[0])
+
+
+def fuse(model: nn.Module, ways: FewRows | None = None) -> int:
     """Fuse every block that can be, with weights as they are now; how many were.
 
-    products, steps, mixing: None for those of the device.
+    ways: None for those of the device.
     """
-    products = products or choice.products()
-    steps, mixing = steps or choice.linear_steps(), mixing or choice.mixing()
+    ways = ways or choice.few_rows()
     decoder = model.get("model")
-    if products is None or not isinstance(decoder, Decoder):
+    if ways is None or not isinstance(decoder, Decoder):
         return 0
     layers = decoder.layers
     fused = [
-        _fused(layer, following, products, steps, mixing)
-        for layer, following in zip(layers, [*layers[1:], None], strict=True)
+        _fused(layer, following, ways) for layer, following in zip(layers, [*layers[1:], None], strict=True)
     ]
     decoder.layers = [one or layer for one, layer in zip(fused, layers, strict=True)]
     blocks = [one for one in fused if one is not None]
     if len(blocks) == len(layers) and all(None not in block.halves for block in blocks):
-        decoder.layers = [FusedBlocks(blocks)]
+        decoder.layers = [FusedBlocks(blocks, ways)]
     return len(blocks)
 
 
-def _fused(
-    layer: object, following: object, products: Products, steps: Steps | None, mixing: Mixing | None
-) -> FusedBlock | None:
+def _fused(layer: object, following: object, ways: FewRows) -> FusedBlock | None:
     block = block_of(layer)
     if block is None:
         return None
+    products, after = ways.products, first_weight(following)
     first: FirstHalf | None
     if isinstance(block, LinearBlock):
-        first = linear_half(block, products, steps)
+        first = linear_half(block, products, ways.steps)
     else:
-        first = _attention_half(block, products)
-    second = _mlp_half(block, following, products) or mixture_half(
-        block.mlp, norm_of(block.post_attention_layernorm), _first_weight(following), products, mixing
-    )
+        first = attention_half(block, products)
+    norm = norm_of(block.post_attention_layernorm)
+    second = mlp_half(block, after, products) or mixture_half(block.mlp, norm, after, products, ways.mixing)
     return None if first is None and second is None else FusedBlock(block, first, second)
-
-
-def _attention_half(block: Block, products: Products) -> AttentionHalf | None:
-    """None where the attention differs from what is said here."""
-    attention = block.self_attn
-    if not isinstance(attention, Attention) or not attention.is_plain or not turns(attention.rope.turning):
-        return None
-    joined, out = projections(attention), matrix(attention.o_proj)
-    norm, second = norm_of(block.input_layernorm), second_projections(block)
-    if joined is None or out is None or norm is None or not (products.fits(joined) and products.fits(out)):
-        return None
-    return AttentionHalf(
-        attention.layer,
-        products.make(joined, Around(norm, following=out.weight)),
-        products.make(out, Around(following=None if second is None else second.weight, adds=True)),
-        _heads(attention),
-        attention.scale,
-    )
-
-
-def _heads(attention: Attention) -> Heads:
-    counts = attention.heads, attention.kv_heads
-    return Heads(*counts, attention.rope.turning, *attention.head_norm_weights(), attention.is_gated)
-
-
-def _mlp_half(block: Block | LinearBlock, following: object, products: Products) -> MLPHalf | None:
-    """following: the next layer."""
-    gate_up, norm = gate_up_of(block), norm_of(block.post_attention_layernorm)
-    down = None if gate_up is None else matrix(block.mlp.down_proj)  # type: ignore[attr-defined]  # a GatedMLP
-    if (
-        gate_up is None
-        or down is None
-        or norm is None
-        or not (products.fits(gate_up) and products.fits(down))
-    ):
-        return None
-    return MLPHalf(
-        products.make(gate_up, Around(norm, gated=True, following=down.weight)),
-        products.make(down, Around(following=_first_weight(following), adds=True)),
-    )
-
-
-def _first_weight(layer: object) -> mx.array | None:
-    read = first_projections(layer)
-    return None if read is None else read.weight

@@ -37,11 +37,11 @@ class MixtureHalf(NamedTuple):
 
 
 def mixture_half(
-    mlp: object, norm: Norm | None, following: mx.array | None, products: Products, mixing: Mixing | None
+    mlp: object, norm: Norm | None, following: mx.array | None, products: Products, mixing: Mixing
 ) -> MixtureHalf | None:
     """following: the weight that is read next. None where the MLP differs from what is said here."""
     router = router_of(mlp)
-    if router is None or norm is None or mixing is None:
+    if router is None or norm is None:
         return None
     assert isinstance(mlp, SparseMLP)  # or there is no such router
     bank = _bank(mlp, norm, following)

@@ -44,10 +44,10 @@ class LinearHalf(NamedTuple):
         return found
 
 
-def linear_half(block: LinearBlock, products: Products, steps: Steps | None) -> LinearHalf | None:
+def linear_half(block: LinearBlock, products: Products, steps: Steps) -> LinearHalf | None:
     """None where linear attention differs from what is said here."""
     attention = block.linear_attn
-    if not isinstance(attention, GatedDeltaNet) or steps is None or not steps.fits(attention.rule()):
+    if not isinstance(attention, GatedDeltaNet) or not steps.fits(attention.rule()):
         return None
     parts, out = linear_projections(attention), matrix(attention.out_proj)
     norm, second = norm_of(block.input_layernorm), second_projections(block)

@@ -6,6 +6,8 @@ Knows nothing about config files, tokens or requests.
 
 from __future__ import annotations
 
+import mlx.core as mx
+
 from runner.kernels.product import Matrix, Norm
 from runner.layers import nn
 from runner.layers.attention import Attention
@@ -29,12 +31,24 @@ def block_of(layer: object) -> Block | LinearBlock | None:
     return None
 
 
-def first_projections(layer: object) -> Matrix | None:
+def first_weight(layer: object) -> mx.array | None:
     """What a block reads first."""
-    block = block_of(layer)
+    return next((one.weight for one in all_projections(block_of(layer))), None)
+
+
+def all_projections(block: Block | LinearBlock | None) -> list[Matrix]:
+    """All that the first half of a block reads its input with, in the order of the outputs."""
     if isinstance(block, LinearBlock):
-        return next(iter(linear_projections(block.linear_attn)), None)
-    return None if block is None else projections(block.self_attn)
+        return linear_projections(block.linear_attn)
+    found = None if block is None else projections(block.self_attn)
+    return [] if found is None else [found]
+
+
+def out_of(block: Block | LinearBlock) -> Matrix | None:
+    """What the first half of a block ends with."""
+    if isinstance(block, LinearBlock):
+        return matrix(block.linear_attn.out_proj)
+    return matrix(block.self_attn.o_proj) if isinstance(block.self_attn, Attention) else None
 
 
 def projections(attention: object) -> Matrix | None:
@@ -53,6 +67,10 @@ def linear_projections(attention: object) -> list[Matrix]:
 
 def gate_up_of(block: Block | LinearBlock) -> Matrix | None:
     return matrix(block.mlp.get("gate_up_proj")) if type(block.mlp) is GatedMLP else None
+
+
+def down_of(block: Block | LinearBlock) -> Matrix | None:
+    return matrix(block.mlp.down_proj) if type(block.mlp) is GatedMLP else None
 
 
 def router_of(mlp: object) -> Matrix | None:

@@ -8,10 +8,8 @@ import mlx.core as mx
 import pytest
 
 from runner.cache.company import Company
-from runner.kernels.delta import PLAIN as PLAIN_STEPS
-from runner.kernels.experts import PLAIN as PLAIN_MIXING
+from runner.kernels.few_rows import PLAIN
 from runner.kernels.product import MOST
-from runner.kernels.product import PLAIN as PLAIN_PRODUCTS
 from runner.kernels.rows_attention import PLAIN as PLAIN_ATTENTION
 from runner.layers import nn
 from runner.layers.block import Block
@@ -50,7 +48,7 @@ def fused(name: str) -> tuple[Model, int]:
     """And how many of its blocks are fused."""
     model = made(CASES[name], reference(CASES[name]).checkpoint())
     assert isinstance(model, nn.Module)
-    return model, fuse(model, PLAIN_PRODUCTS, PLAIN_STEPS, PLAIN_MIXING)
+    return model, fuse(model, PLAIN)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.architecture in FUSED])
@@ -107,7 +105,7 @@ def test_rates_and_decays_may_have_weights_of_another_kind(name: str) -> None:
     }
     plain, ours = (made(CASES[name], weights) for _ in range(2))
     assert isinstance(ours, nn.Module)
-    assert fuse(ours, PLAIN_PRODUCTS, PLAIN_STEPS) == 2
+    assert fuse(ours, PLAIN) == 2
     assert isinstance(ours.model.layers[0], FusedBlocks)
     rows = {0: Conversation(ours)}
     rows[0].feed(TOKENS[:12])

@@ -52,7 +52,9 @@ from runner.generation.budget import Limits
 from runner.generation.engine import Engine
 from runner.generation.probe import measured
 from runner.generation.rehearsal import rehearse
+from runner.generation.trial import kernels_agree
 from runner.jobs import CallJob, GenerateJob, Job, Jobs
+from runner.kernels import compiled
 from runner.kernels.choice import rows_attention
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
@@ -327,7 +329,7 @@ class Worker:
     def _load(self, reference: str) -> None:
         try:
             files = open_model(reference, self._store)
-            loaded = self._bring(reference, files)
+            loaded = self._brought(reference, files)
             rehearsal = rehearse(loaded, rows_attention()) if device.compiles_kernels() else None
             if rehearsal is not None:
                 with self._in_step("rehearse"):
@@ -340,6 +342,17 @@ class Worker:
         self._rehearsal = rehearsal
         # Behind the load, which nobody waits for any longer, and before all requests.
         self._jobs.put_first(lambda: self._probe(loaded, files))
+
+    def _brought(self, reference: str, files: ModelFiles) -> LoadedModel:
+        """With kernels of ours if they are right here."""
+        loaded = self._bring(reference, files)
+        tries = device.compiles_kernels() and self._ranks is None
+        if not tries or kernels_agree(loaded, rows_attention()):
+            return loaded
+        log.warning("Decoding is slower: kernels of ours are wrong on this device")
+        compiled.distrust()
+        del loaded
+        return self._bring(reference, files)
 
     def _bring(self, reference: str, files: ModelFiles) -> LoadedModel:
         """In this process, or our part of it here and the others elsewhere."""

@@ -83,9 +83,22 @@ def kernel(program: Program) -> Kernel:
     return Kernel(program, _compilers().submit(_code, program, is_by_name=_is_by_name()))
 
 
-@cache
 def works() -> bool:
-    """Whether kernels can be compiled and run here. On the MLX thread."""
+    """Whether kernels can be compiled and run here, and nobody said that they are wrong. On the MLX thread."""
+    return _trusted and _compile()
+
+
+def distrust() -> None:
+    """Kernels of ours were seen to be wrong on this device: no more of them in this process."""
+    global _trusted  # one device, and one answer
+    _trusted = False
+
+
+_trusted = True
+
+
+@cache
+def _compile() -> bool:
     if capability() < OLDEST:
         log.info("A GPU without our kernels", extra={"capability": capability(), "needed": OLDEST})
         return False

@@ -78,16 +78,24 @@ def test_without_a_compiler_there_are_no_kernels(
         raise trouble
 
     monkeypatch.setattr(nvrtc, "compiled", fail)
-    compiled.works.cache_clear()
+    compiled._compile.cache_clear()
     compiled._is_by_name.cache_clear()
     assert not compiled.works()
-    compiled.works.cache_clear()
+    compiled._compile.cache_clear()
     assert "kernels cannot be compiled" in caplog.text
 
 
 def test_an_old_gpu_has_no_kernels(compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "capability", lambda: 75)
-    compiled.works.cache_clear()
+    compiled._compile.cache_clear()
     assert not compiled.works()
-    compiled.works.cache_clear()
+    compiled._compile.cache_clear()
     assert not compiler.sources
+
+
+def test_kernels_that_were_wrong_once_are_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_trusted", True)
+    monkeypatch.setattr(compiled, "_compile", lambda: True)
+    assert compiled.works()
+    compiled.distrust()
+    assert not compiled.works()

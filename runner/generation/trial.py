@@ -1,0 +1,53 @@
+"""A trial of our kernels behind a load: does a row that decodes find what a prompt finds at the same place?
+
+Kernels are compiled for the GPU that is there, which need not be one that they were ever run on. Prompts go through
+MLX's own operations, rows that decode through ours; where the two are far apart, ours are wrong.
+
+Knows nothing about requests.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from runner.cache.company import Company
+from runner.cache.memory import Memory
+from runner.kernels.product import MOST
+from runner.kernels.rows_attention import AtOnce
+from runner.loading.loaded_model import LoadedModel
+
+BEFORE, CHUNK = 7, MOST + 1  # positions; a chunk of more than MOST goes through none of our kernels
+# Cosine of the angle between what both find. Rounding leaves 0.99 with random weights of 8 B; errors leave nothing.
+ALIKE = 0.9
+
+
+def kernels_agree(loaded: LoadedModel, at_once: AtOnce | None) -> bool:
+    """Whether a lone row, and two rows, find what the last position of a prompt finds."""
+    model, slots = loaded.model, loaded.slots
+    tokens = mx.arange(BEFORE + CHUNK)[None] % model.vocab_size
+    prompt = _fed(loaded, tokens[:, :BEFORE])
+    expected = model(tokens[:, BEFORE:], prompt.span(CHUNK), prompt)[0, -1]
+    for size in (1, 2) if slots.count > 1 and slots.may_join else (1,):
+        company = Company(slots.count, at_once)
+        rows = {number: _fed(loaded, tokens[:, :-1]) for number in range(size)}
+        if not company.takes(rows):
+            continue
+        together = company.of(rows)
+        found = model(mx.repeat(tokens[:, -1:], size, axis=0), together.span(), together)[:, -1]
+        if not _alike(found, expected):
+            return False
+    return True
+
+
+def _fed(loaded: LoadedModel, tokens: mx.array) -> Memory:
+    """A memory that remembers [1,L]."""
+    memory = loaded.slots.fresh_memory()
+    mx.eval(loaded.model(tokens, memory.span(tokens.shape[1]), memory))
+    return memory
+
+
+def _alike(found: mx.array, expected: mx.array) -> bool:
+    """[B,E] and [E]."""
+    ours, theirs = found.astype(mx.float32), expected.astype(mx.float32)
+    cosines = (ours @ theirs) / (mx.linalg.norm(ours, axis=-1) * mx.linalg.norm(theirs))
+    return bool((cosines > ALIKE).all())  # not so where one is no number

@@ -163,8 +163,9 @@ class Memory:
         return saved
 
     def restore(self, saved: Saved, points: Collection[int], to: int) -> None:
-        """Of a fresh memory: remember what was saved up to `to`, which was restorable then. points: those that the
-        memory had. Raises ValueError or KeyError for what no memory of this kind saved; then it must be dropped.
+        """Fill this memory, which must be fresh, with what another one saved, up to position `to`. The other one
+        could go back to that position. points: its checkpoints. Raises ValueError or KeyError if no memory of this
+        kind saved this; the caller then drops the memory, which may be half full.
         """
         places = parts(saved)
         for storage, place in zip(self.storages, self._places(), strict=True):

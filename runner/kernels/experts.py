@@ -102,7 +102,7 @@ def _times(rows: mx.array, matrix: Matrix, experts: mx.array) -> mx.array:
     """[P,1,W] and the expert of each -> [P,1,N]."""
     if matrix.scales is None:
         return mx.gather_mm(rows, matrix.weight.swapaxes(-1, -2), rhs_indices=experts)
-    return mx.gather_qmm(
+    y = mx.gather_qmm(
         rows,
         matrix.weight,
         matrix.scales,
@@ -110,7 +110,10 @@ def _times(rows: mx.array, matrix: Matrix, experts: mx.array) -> mx.array:
         rhs_indices=experts,
         group_size=matrix.group_size,
         bits=matrix.bits,
+        mode=matrix.mode,
     )
+    factor = matrix.factor  # one, or [N,1,1]
+    return y if factor is None else (y * (factor[experts] if factor.ndim else factor)).astype(y.dtype)
 
 
 def _shared(shared: Shared, tokens: mx.array) -> mx.array:

@@ -22,9 +22,13 @@ from runner.kernels.experts import Bank, Mix, Mixing
 from runner.kernels.experts_source import CHOICE, DIRECT, DOWN, GATE_UP, GROUPED, POSITION
 from runner.kernels.product import Matrix
 from runner.kernels.product_cuda import FETCHED, LINE, LONG_GROUP, ROWS, has_form
-from runner.kernels.product_source import FETCH_AHEAD, FORMS, HEADER, LONG
+from runner.kernels.product_forms import FORMS, LONG, Form
+from runner.kernels.product_header import HEADER
+from runner.kernels.product_numbers import NUMBERS
+from runner.kernels.product_source import FETCH_AHEAD
 from runner.kernels.program import Array, Program
 
+NUMBER = mx.bfloat16  # that is computed in
 MOST_EXPERTS = 1024  # a warp keeps all logits of a token
 MOST_ACTIVE = 32  # each of them costs a block some time before it knows its expert
 MOST_STAGED = 20_000  # inputs of a block, which has 48 kB for them
@@ -49,13 +53,13 @@ class Rows(NamedTuple):
         return cls(matrix.weight.shape[-2], matrix.width, matrix.bits, matrix.group_size)
 
     @property
-    def form(self) -> dict[str, object]:
+    def form(self) -> Form:
         is_long = self.bits in LONG and self.group_size >= LONG_GROUP
-        return dict(LONG[self.bits] if is_long else FORMS[self.bits])
+        return LONG[self.bits] if is_long else FORMS[self.bits]
 
     @property
     def words(self) -> dict[str, object]:
-        return {"W": self.width, "out": self.outputs, "group": self.group_size, "step": self.form["step"]}
+        return {"W": self.width, "out": self.outputs, "group": self.group_size, "step": self.form.step}
 
     @property
     def blocks(self) -> int:
@@ -93,13 +97,18 @@ def fits(bank: Bank) -> bool:
     if max(bank.gate.width, bank.used * bank.down.width) > MOST_STAGED:
         return False
     matrices = [bank.gate, bank.up, bank.down, *(bank.shared or ())]
-    if not all(has_form(matrix) and matrix.bias is None for matrix in matrices):
+    if not all(_has_form(matrix) and matrix.bias is None for matrix in matrices):
         return False
     up, down = Rows.of(bank.gate), Rows.of(bank.down)
     if bank.shared is None:
         return Rows.of(bank.up) == up
     gate_up, its = Rows.of(bank.shared.gate_up), Rows.of(bank.shared.down)
     return Rows.of(bank.up) == up and gate_up == up._replace(outputs=2 * up.outputs) and its == down
+
+
+def _has_form(matrix: Matrix) -> bool:
+    is_known = matrix.mode == "affine" and matrix.bits in GATE_UP_AHEAD and matrix.dtype == NUMBER
+    return is_known and has_form(matrix)
 
 
 def cuda(bank: Bank) -> Mix:
@@ -167,7 +176,7 @@ def gate_up_program(shape: GateUp) -> Program:
         *(Array("norm", shape.norm), Array("down_weight", mx.uint8)),
     ]
     outputs = Array("gated", number), Array("experts", mx.int32)
-    body, header = GATE_UP % (words | _multiplying(shape.rows.form, words)), HEADER + CHOICE
+    body, header = GATE_UP % (words | _multiplying(shape.rows.form, words)), NUMBERS[NUMBER] + HEADER + CHOICE
     return Program("experts_gate_up", tuple(inputs), outputs, body, header, ("tokens",))
 
 
@@ -198,15 +207,16 @@ def down_program(shape: Down) -> Program:
         tuple(inputs),
         outputs,
         DOWN % (words | _multiplying(shape.rows.form, words)),
-        HEADER,
+        NUMBERS[NUMBER] + HEADER,
         ("tokens",),
     )
 
 
-def _multiplying(form: Mapping[str, object], words: Mapping[str, object]) -> dict[str, object]:
+def _multiplying(form: Form, words: Mapping[str, object]) -> dict[str, object]:
     """How weights of a form are read and multiplied."""
-    parts = {**form, "fetch": str(form["fetch"]) % words, "position": POSITION % form}
-    return parts | {"multiply": (GROUPED if "codes" in form else DIRECT) % parts}
+    parts = {name: text % words for name, text in form.texts().items()}
+    parts["position"] = POSITION % {"order": form.order}
+    return {**parts, "multiply": (GROUPED if form.codes else DIRECT) % parts}
 
 
 def _arrays(matrix: str, bits: int) -> list[Array]:

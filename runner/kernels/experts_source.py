@@ -146,7 +146,6 @@ DIRECT = r"""#pragma unroll
     }"""
 GROUPED = r"""#pragma unroll
     for (int q = 0; q < STEP / 64; q++) {
-      constexpr word ONES = 0x3f803f80u;
       float part[TILES][4] = {}, total[4] = {};
       #pragma unroll
       for (int p = 0; p < 2; p++) {
@@ -172,7 +171,7 @@ GROUPED = r"""#pragma unroll
         #pragma unroll
         for (int h = 0; h < 2; h++) {
           const auto& one = ahead[u][r][h];
-          const float scale = number(one.scale, q), bias = number(one.bias, q) - %(less)s * scale;
+          const float scale = number(one.scale, q), bias = number(one.bias, q) - LESS * scale;
           acc[r][2 * h] += scale * part[r][2 * h] + bias * total[2 * h];
         }
     }"""

@@ -22,9 +22,11 @@ MOST = 32  # positions
 
 
 class Matrix(NamedTuple):
-    """The weight of a linear layer: floats [N,W], or affine words with their scales and biases [N,W/group_size].
+    """The weight of a linear layer: floats [N,W], or words with their scales and, of affine ones, biases
+    [N,W/group_size].
 
-    bias [N]: what the layer adds.
+    bias [N]: what the layer adds. mode: how words become numbers, in MLX's words. factor: float32, by which the
+    product is multiplied before the bias is added, one or [N]. number: what is computed in, where scales are bytes.
     """
 
     weight: mx.array
@@ -33,6 +35,16 @@ class Matrix(NamedTuple):
     bits: int = 0
     group_size: int = 0
     bias: mx.array | None = None
+    mode: str = "affine"
+    factor: mx.array | None = None
+    number: mx.Dtype = mx.bfloat16
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """What is computed in."""
+        if self.scales is None:
+            return self.weight.dtype
+        return self.number if self.scales.dtype == mx.uint8 else self.scales.dtype
 
     @property
     def width(self) -> int:
@@ -95,7 +107,10 @@ def _times(x: mx.array, matrix: Matrix) -> mx.array:
             matrix.biases,
             group_size=matrix.group_size,
             bits=matrix.bits,
+            mode=matrix.mode,
         )
+    if matrix.factor is not None:
+        y = (y * matrix.factor).astype(y.dtype)
     return y if matrix.bias is None else y + matrix.bias
 
 

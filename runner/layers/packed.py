@@ -57,7 +57,7 @@ class PackedMatrix(nn.Module):
             return x @ self._dense().swapaxes(-1, -2)
         if self._few is None:
             products, matrix = choice.products(), matrix_of(self)
-            if products is None or matrix is None or x.dtype != self._dtype or not products.fits(matrix):
+            if products is None or x.dtype != self._dtype or not products.fits(matrix):
                 return self._times_packed(x)
             self._few = products.make(matrix._replace(bias=None), Around())
         return self._few(x.reshape(-1, 1, x.shape[-1]), None).reshape(*x.shape[:-1], -1)
@@ -78,15 +78,19 @@ class PackedMatrix(nn.Module):
 
     def rows(self, ids: mx.array) -> mx.array:
         """[..] -> [..,W]."""
-        return self._floats({name: self[name][ids] for name in PARTS if name in self})
+        return self._scaled(self._floats({name: self[name][ids] for name in PARTS if name in self}))
 
     def _dense(self) -> mx.array:
-        """[N,W]."""
-        return self._floats({name: self[name] for name in PARTS if name in self})
+        """[N,W]. Scaled before it is multiplied: sums of what is not might leave the range of a half type."""
+        dense = self._floats({name: self[name] for name in PARTS if name in self})
+        factor: mx.array | None = self.get("global_scale")
+        if factor is None:
+            return dense
+        return (dense * (factor[:, None] if factor.ndim == 1 else factor)).astype(dense.dtype)
 
     def _floats(self, parts: Mapping[str, mx.array]) -> mx.array:
         settings = self._settings
-        dense = mx.dequantize(
+        return mx.dequantize(
             parts["weight"],
             parts["scales"],
             parts.get("biases"),
@@ -95,7 +99,6 @@ class PackedMatrix(nn.Module):
             mode=settings.mode,
             dtype=self._dtype,
         )
-        return self._scaled(dense)
 
     def _scaled(self, y: mx.array) -> mx.array:
         """Multiplied in float32: the factor may have no close neighbour in a half type."""
@@ -114,24 +117,36 @@ class PackedLinear(PackedMatrix):
         y = self.times(x)
         return y + self.bias if "bias" in self else y
 
+    def factors(self) -> mx.array:
+        """[N]: the global scale of each row."""
+        return mx.broadcast_to(self["global_scale"], (self["weight"].shape[0],))
 
-def matrix_of(layer: PackedMatrix) -> Matrix | None:
-    """Its parts as few positions are multiplied with; None for a kind that `Matrix` does not have."""
+
+def matrix_of(layer: PackedMatrix) -> Matrix:
+    """Its parts as few positions are multiplied with."""
     settings = layer._settings
-    if settings.mode != "affine":
-        return None
-    parts = layer["weight"], layer["scales"], layer["biases"]
-    return Matrix(*parts, settings.bits, settings.group_size, layer.get("bias"))
+    return Matrix(
+        layer["weight"],
+        layer["scales"],
+        layer.get("biases"),
+        settings.bits,
+        settings.group_size,
+        layer.get("bias"),
+        settings.mode,
+        layer.get("global_scale"),
+        layer._dtype,
+    )
 
 
 def stacked(layers: Sequence[PackedLinear]) -> PackedLinear | None:
     """The rows of all as one layer; None if they are not of one kind."""
     first = layers[0]
-    if "global_scale" in first or any(layer.kind != first.kind for layer in layers):
+    if any(layer.kind != first.kind for layer in layers):
         return None
     whole = copy(first)
     for key in first:
-        whole[key] = mx.concatenate([layer[key] for layer in layers])
+        parts = [layer.factors() if key == "global_scale" else layer[key] for layer in layers]
+        whole[key] = mx.concatenate(parts)
     return whole
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from runner.kernels.product import Matrix
 from runner.quantization.settings import FLOAT_MODES, Quantization
 from tests.parts.checkpoints import Tensors, checkpoint, floats
 
@@ -35,6 +36,20 @@ def dequantize(parts: list[mx.array], how: Quantization) -> mx.array:
     )
 
 
+def matrix(
+    weight: mx.array,
+    how: Quantization | None,
+    bias: mx.array | None = None,
+    factor: mx.array | None = None,
+) -> Matrix:
+    """As products have it."""
+    if how is None:
+        return Matrix(weight, bias=bias)
+    codes, scales, *biases = quantize(weight, how)
+    shift = biases[0] if biases else None
+    return Matrix(codes, scales, shift, how.bits, how.group_size, bias, how.mode, factor, weight.dtype)
+
+
 def named(path: str, parts: list[mx.array]) -> Tensors:
     """Under MLX's names."""
     return dict(zip((f"{path}.weight", f"{path}.scales", f"{path}.biases"), parts, strict=False))
@@ -50,6 +65,12 @@ def in_mlx_spelling(weights: Tensors, how: Callable[[str], Quantization | None])
         else:
             made[name] = array
     return made
+
+
+def with_global_scales(tensors: Tensors) -> Tensors:
+    """One for each matrix, all different."""
+    paths = [name.removesuffix(".scales") for name in tensors if name.endswith(".scales")]
+    return tensors | {f"{path}.global_scale": mx.array([1 + i / 10]) for i, path in enumerate(paths)}
 
 
 def in_store_spelling(name: str) -> str:

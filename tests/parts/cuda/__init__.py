@@ -22,20 +22,28 @@ from runner.kernels.program import C_TYPES, Program
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("c++") or shutil.which("g++")
-FLAGS = ["-std=c++20", "-O1", "-fpermissive", "-w", "-fno-strict-aliasing", "-shared", "-fPIC", "-pthread"]
-HELD_AS = {mx.bfloat16: np.uint16, mx.float32: np.float32, mx.int32: np.int32, mx.uint32: np.uint32}
+FLAGS = ["-std=c++20", "-O1", "-fpermissive", "-w", "-fno-strict-aliasing", "-fPIC", "-pthread"]
+HELD_AS = {
+    mx.bfloat16: np.uint16,
+    mx.float16: np.float16,
+    mx.float32: np.float32,
+    mx.int32: np.int32,
+    mx.uint32: np.uint32,
+}
 # An instruction in the source, by a word in it -> what does the same here.
 INSTRUCTIONS = {
     "cp.async.cg": "std::memcpy(to, from, 16);",
     "cp.async.ca": "std::memcpy(to, from, BYTES);",
     "cp.async.": ";",
     "ld.acquire": "v = std::atomic_ref<int>(*(int*)from).load(); std::this_thread::yield();",
-    "mma.sync": "emulated_mma(c, a0, a1, a2, a3, b0, b1);",
+    "f32.bf16.bf16": "emulated_mma<__nv_bfloat16>(c, a0, a1, a2, a3, b0, b1);",
+    "f32.f16.f16": "emulated_mma<__half>(c, a0, a1, a2, a3, b0, b1);",
     "prefetch": ";",
     "parts[i]": "parts[i] = ((const uint4*)from)[i];",
     ".v2.u32": "v = *(const uint2*)from;",
     ".global.u32": "v = *(const word*)from;",
     ".v4.u32": "v = *(const uint4*)from;",
+    ".u8": "v = *(const unsigned char*)from;",
     ".u16": "v = *(const unsigned short*)from;",
 }
 
@@ -117,12 +125,18 @@ def _without_instructions(source: str) -> str:
 
 
 def _compiled(folder: Path, name: str, code: str) -> ctypes.CDLL:
-    assert COMPILER is not None
     made = folder / f"{name}.so"
     if not made.exists():
+        header = folder / "emulated.h.gch"  # reading it takes half of the time to compile a kernel
+        if not header.exists():
+            _run_compiler("-x", "c++-header", str(HERE / "emulated.h"), "-o", str(header))
         written = folder / f"{name}.cpp"
         written.write_text(code)
-        command = [COMPILER, *FLAGS, "-I", str(HERE), str(written), "-o", str(made)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[:2000]
+        _run_compiler("-shared", "-I", str(folder), "-I", str(HERE), str(written), "-o", str(made))
     return ctypes.CDLL(str(made))
+
+
+def _run_compiler(*arguments: str) -> None:
+    assert COMPILER is not None
+    done = subprocess.run([COMPILER, *FLAGS, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:2000]

@@ -73,6 +73,9 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
   return found;
 }
 inline float fmaf(float a, float b, float c) { return std::fma(a, b, c); }
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+  return (unsigned)((((uint64_t)high << 32) | low) >> (shift & 31));
+}
 inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }
 inline float __expf(float x) { return std::exp(x); }
 template <typename T> inline T __ldcg(const T* from) { return *from; }
@@ -87,27 +90,50 @@ struct __nv_bfloat16 {
   }
   operator float() const { return __uint_as_float((unsigned)bits << 16); }
 };
-struct __nv_bfloat162 { __nv_bfloat16 x, y; };
+struct __half {
+  uint16_t bits;
+  __half() = default;
+  __half(float v) {
+    const float size = std::fabs(v);
+    const int exponent = size == 0.f ? -14 : max(std::ilogb(size), -14);
+    const unsigned digits = size < 65520.f ? (exponent + 14) * 1024 + std::nearbyint(std::ldexp(size, 10 - exponent))
+                                           : 0x7c00 + 0x200 * std::isnan(v);
+    bits = digits | (std::signbit(v) << 15);
+  }
+  operator float() const {
+    const int exponent = bits >> 10 & 31, digits = bits & 1023;
+    const float size = exponent == 31 ? (digits ? NAN : INFINITY)
+                       : exponent     ? std::ldexp(1024.f + digits, exponent - 25)
+                                      : std::ldexp((float)digits, -24);
+    return bits >> 15 ? -size : size;
+  }
+};
+template <typename T> struct Two { T x, y; };
+typedef Two<__nv_bfloat16> __nv_bfloat162;
+typedef Two<__half> __half2;
 inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) { return {a, b}; }
+inline __half2 __floats2half2_rn(float a, float b) { return {a, b}; }
 inline float2 __bfloat1622float2(__nv_bfloat162 v) { return {v.x, v.y}; }
-inline __nv_bfloat162 __hmul2(__nv_bfloat162 a, __nv_bfloat162 b) {
-  return {(float)a.x * (float)b.x, (float)a.y * (float)b.y};
-}
-inline __nv_bfloat162 __hsub2(__nv_bfloat162 a, __nv_bfloat162 b) {
-  return {(float)a.x - (float)b.x, (float)a.y - (float)b.y};
-}
-inline __nv_bfloat162 __hfma2(__nv_bfloat162 a, __nv_bfloat162 b, __nv_bfloat162 c) {
+inline float2 __half22float2(__half2 v) { return {v.x, v.y}; }
+template <typename T> Two<T> __hmul2(Two<T> a, Two<T> b) { return {(float)a.x * (float)b.x, (float)a.y * (float)b.y}; }
+template <typename T> Two<T> __hsub2(Two<T> a, Two<T> b) { return {(float)a.x - (float)b.x, (float)a.y - (float)b.y}; }
+template <typename T> Two<T> __hfma2(Two<T> a, Two<T> b, Two<T> c) {
   return {std::fma((float)a.x, (float)b.x, (float)c.x), std::fma((float)a.y, (float)b.y, (float)c.y)};
 }
 
-// mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32, by the layout of fragments in the PTX manual.
-inline void emulated_mma(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+// mma.sync.aligned.m16n8k16.row.col with float32 sums, by the layout of fragments in the PTX manual.
+template <typename T>
+void emulated_mma(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
   Warp& warp = *block->warps[threadIdx.x / 32];
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const unsigned mine[6] = {a0, a1, a2, a3, b0, b1};
   std::memcpy(warp.box[lane], mine, sizeof(mine));
   warp.gate.arrive_and_wait();
-  auto half = [](unsigned both, int which) { return __uint_as_float(which ? both & 0xffff0000u : both << 16); };
+  auto half = [](unsigned both, int which) {
+    T found;
+    found.bits = which ? both >> 16 : both;
+    return (float)found;
+  };
   for (int i = 0; i < 4; i++) {
     const int row = g + i / 2 * 8, column = 2 * t + i % 2;
     for (int k = 0; k < 16; k++)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from runner.kernels import compiled, delta, delta_chunks_cuda, delta_cuda, product_cuda, rows_attention_cuda
@@ -18,7 +19,9 @@ from runner.kernels.product import PLAIN, Around, Matrix, Norm
 from runner.kernels.rotation import Turning
 from runner.kernels.rows_attention import LANE, Heads, Joint, Lanes, Own, Query
 from runner.kernels.rows_attention import PLAIN as PLAIN_ATTENTION
+from runner.quantization.settings import FLOAT_MODES, Quantization
 from tests.parts.cuda import COMPILER, emulated
+from tests.parts.quantized import Q4, Q8, dequantize, matrix, quantize
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 
@@ -44,39 +47,56 @@ def on_a_cpu(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
         kernel.cache_clear()
 
 
-def matrices(bits: int, outputs: int, width: int) -> tuple[Matrix, Matrix]:
+HALF = [mx.bfloat16, mx.float16]
+FIVE = Quantization(64, 5, "affine")
+CASES = [
+    (None, True, mx.bfloat16),
+    (None, False, mx.bfloat16),
+    (Q4, True, mx.bfloat16),
+    (Q8, False, mx.bfloat16),
+    *((Quantization(64, bits, "affine"), bits % 2 == 0, mx.bfloat16) for bits in (2, 3, 5, 6)),
+    (Quantization(32, 3, "affine"), True, mx.bfloat16),
+    (Quantization(32, 4, "affine"), False, mx.bfloat16),
+    *((kind, True, mx.bfloat16) for kind in FLOAT_MODES.values()),
+    (Q4, False, mx.float16),
+    (Q8, True, mx.float16),
+    (FIVE, True, mx.float16),
+]
+
+
+def matrices(kind: Quantization | None, outputs: int, width: int, dtype: mx.Dtype) -> tuple[Matrix, Matrix]:
     """As the kernel has it, and in float32."""
-    weight = (normal((outputs, width)) * width**-0.5).astype(mx.bfloat16)
-    bias = normal((outputs,)).astype(mx.bfloat16)
-    if not bits:
-        return Matrix(weight, bias=bias), Matrix(weight.astype(mx.float32), bias=bias.astype(mx.float32))
-    parts = mx.quantize(weight, group_size=64, bits=bits)
-    dense = mx.dequantize(*parts, group_size=64, bits=bits).astype(mx.float32)
-    return Matrix(*parts, bits, 64, bias), Matrix(dense, bias=bias.astype(mx.float32))
+    weight = (normal((outputs, width)) * width**-0.5).astype(dtype)
+    bias = normal((outputs,)).astype(dtype)
+    factor = mx.array(0.25) if kind and kind.mode == "nvfp4" else None
+    dense = dequantize(quantize(weight, kind), kind) if kind else weight.astype(mx.float32)
+    plain = Matrix(dense * (1 if factor is None else factor), bias=bias.astype(mx.float32))
+    return matrix(weight, kind, bias, factor), plain
 
 
-@pytest.mark.parametrize("gated", [True, False])
-@pytest.mark.parametrize("bits", [0, 4, 8])
+@pytest.mark.parametrize(("kind", "gated", "dtype"), CASES, ids=str)
 def test_the_product_of_a_few_positions_is_the_plain_one_whatever_their_number(
-    bits: int, gated: bool
+    kind: Quantization | None, gated: bool, dtype: mx.Dtype
 ) -> None:
     """36 outputs and 576 inputs fill neither the last block nor the last step."""
-    mx.random.seed(bits)
-    ours, plain = matrices(bits, 72 if gated else 36, 576)
-    weight = (1 + 0.1 * normal((576,))).astype(mx.bfloat16)
-    x, residual = normal((9, 1, 576)).astype(mx.bfloat16), normal((9, 1, 36)).astype(mx.bfloat16)
+    mx.random.seed(7)
+    ours, plain = matrices(kind, 72 if gated else 36, 576, dtype)
+    weight = (1 + 0.1 * normal((576,))).astype(dtype)
+    x, residual = normal((9, 1, 576)).astype(dtype), normal((9, 1, 36)).astype(dtype)
     product = product_cuda.cuda(ours, Around(Norm(weight, 1e-5), gated, ours.weight, adds=True))
     exact = PLAIN.make(plain, Around(Norm(weight.astype(mx.float32), 1e-5), gated, adds=True))
     found = product(x, residual)
     expected = exact(x.astype(mx.float32), residual.astype(mx.float32))
-    assert mx.allclose(found.astype(mx.float32), expected, rtol=0, atol=float(0.02 * mx.abs(expected).max()))
+    close = float(0.02 * mx.abs(expected).max()) * (1 if dtype == mx.bfloat16 else 0.1)
+    assert found.dtype == dtype
+    assert mx.allclose(found.astype(mx.float32), expected, rtol=0, atol=close)
     assert mx.array_equal(product(x[4:5], residual[4:5]), found[4:5])
 
 
-@pytest.mark.parametrize("bits", [0, 4])
-def test_a_norm_whose_weight_is_float32_is_not_rounded_first(bits: int) -> None:
+@pytest.mark.parametrize("kind", [None, Q4], ids=str)
+def test_a_norm_whose_weight_is_float32_is_not_rounded_first(kind: Quantization | None) -> None:
     """To bfloat16 1 + 2^-8 is 1, but what it makes of 1.5 is more than that."""
-    ours, _ = matrices(bits, 16, 128)
+    ours, _ = matrices(kind, 16, 128, mx.bfloat16)
     x, weight = mx.full((1, 1, 128), 1.5, mx.bfloat16), mx.full((128,), 1 + 2**-8)
     finer, rough = (
         product_cuda.cuda(ours._replace(bias=None), Around(Norm(one, 0.0)))(x, None).astype(mx.float32)
@@ -87,39 +107,94 @@ def test_a_norm_whose_weight_is_float32_is_not_rounded_first(bits: int) -> None:
     )
 
 
-def rows_of(lengths: list[int], kv_heads: int, width: int) -> list[Own]:
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("kind", FLOAT_MODES.values(), ids=str)
+def test_every_code_of_a_float_mode_is_the_number_that_mlx_reads(kind: Quantization, dtype: mx.Dtype) -> None:
+    """Position i asks for nothing but input i, so that what is found are the weights."""
+    codes = np.arange(16 * 32 * kind.bits // 8, dtype=np.uint8).reshape(16, -1)
+    if kind.mode == "mxfp8":
+        codes[codes % 128 == 127] = 0  # not a number
+    mx.random.seed(1)
+    low, high = (
+        (0, 127) if kind.mode == "nvfp4" else (0, 250) if dtype == mx.bfloat16 else (127 - 24, 127 + 7)
+    )
+    scales = mx.random.randint(low, high, (16, 32 // kind.group_size)).astype(mx.uint8)
+    packed = Matrix(
+        mx.array(codes).view(mx.uint32),
+        scales,
+        None,
+        kind.bits,
+        kind.group_size,
+        mode=kind.mode,
+        number=dtype,
+    )
+    found = product_cuda.cuda(packed, Around())(mx.eye(32, dtype=dtype)[:, None], None)
+    dense = mx.dequantize(packed.weight, scales, None, kind.group_size, kind.bits, kind.mode, dtype=dtype)
+    assert mx.array_equal(found.squeeze(1).T, dense)
+
+
+@pytest.mark.parametrize(("bias", "given"), [(mx.float32, mx.bfloat16), (mx.bfloat16, mx.float32)], ids=str)
+def test_what_is_of_another_type_goes_the_plain_way(bias: mx.Dtype, given: mx.Dtype) -> None:
+    one = Matrix(normal((16, 32)).astype(mx.bfloat16), bias=normal((16,)).astype(bias))
+    x = normal((1, 1, 32)).astype(given)
+    found, plain = (way(one, Around())(x, None) for way in (product_cuda.cuda, PLAIN.make))
+    assert found.dtype == plain.dtype
+    assert mx.array_equal(found, plain)
+
+
+def test_a_large_input_times_a_large_weight_of_its_norm_is_no_infinity() -> None:
+    """In float16, where they are multiplied before the input is normed."""
+    weight = (normal((16, 32)) / 8).astype(mx.float16)
+    x, norm = mx.full((1, 1, 32), 3e4, mx.float16), mx.full((32,), 8, mx.float16)
+    ways = product_cuda.cuda, PLAIN.make
+    found, plain = (way(Matrix(weight), Around(Norm(norm, 1e-5)))(x, None) for way in ways)
+    assert mx.allclose(found, plain, rtol=0, atol=0.02)
+
+
+def rows_of(lengths: list[int], kv_heads: int, width: int, dtype: mx.Dtype = mx.float32) -> list[Own]:
     shapes = [(1, kv_heads, length + 3, width) for length in lengths]
     return [
-        Own(normal(shape), normal(shape), 0, length) for shape, length in zip(shapes, lengths, strict=True)
+        Own(normal(shape).astype(dtype), normal(shape).astype(dtype), 0, length)
+        for shape, length in zip(shapes, lengths, strict=True)
     ]
 
 
-def lanes_of(rows: int, heads: int, kv_heads: int, width: int) -> list[Lanes]:
+def lanes_of(rows: int, heads: int, kv_heads: int, width: int, dtype: mx.Dtype = mx.float32) -> list[Lanes]:
     """Two of the same."""
-    keys, values = (normal((rows * LANE, kv_heads, width)) for _ in range(2))
+    keys, values = (normal((rows * LANE, kv_heads, width)).astype(dtype) for _ in range(2))
     made = [Lanes(mx.array(keys), mx.array(values), mx.zeros(rows * heads, mx.int32)) for _ in range(2)]
     mx.eval(made)
     return made
 
 
-@pytest.mark.parametrize("is_gated", [False, True])
-@pytest.mark.parametrize("lengths", [[700], [5, 130]])
+@pytest.mark.parametrize(
+    ("lengths", "is_gated", "dtype", "close"),
+    [
+        ([700], False, mx.float32, 2e-4),
+        ([700], True, mx.float32, 2e-4),
+        ([5, 130], True, mx.float32, 2e-4),
+        ([5, 130], False, mx.float16, 1e-2),
+    ],
+    ids=str,
+)
 def test_joined_heads_are_normed_turned_written_and_find_what_the_plain_form_finds(
-    lengths: list[int], is_gated: bool
+    lengths: list[int], is_gated: bool, dtype: mx.Dtype, close: float
 ) -> None:
     """A lone row whose positions are split over blocks, and two rows."""
     mx.random.seed(len(lengths))
     heads, kv_heads, width, rows = 4, 2, 32, len(lengths)
-    own, (ours, plain) = rows_of(lengths, kv_heads, width), lanes_of(rows, heads, kv_heads, width)
-    norms = (1 + 0.1 * normal((width,)), 1 + 0.1 * normal((width,)))
+    own = rows_of(lengths, kv_heads, width, dtype)
+    ours, plain = lanes_of(rows, heads, kv_heads, width, dtype)
+    norms = (1 + 0.1 * normal((width,)).astype(dtype), 1 + 0.1 * normal((width,)).astype(dtype))
     turned = Heads(heads, kv_heads, Turning(width, width // 2, 10_000.0), norms, 1e-6, is_gated)
-    joined = normal((rows, 1, turned.joined * width))
+    joined = normal((rows, 1, turned.joined * width)).astype(dtype)
     places = mx.array([row * LANE + 7 for row in range(rows)], mx.int32)
     joint = Joint(joined, turned, places, width**-0.5, max(lengths) + 8)
     found = rows_attention_cuda.cuda(own, None, rows).attend_joint(joint, ours)
     expected = PLAIN_ATTENTION.make(own, None, rows).attend_joint(joint, plain)
-    assert mx.allclose(found, expected, rtol=0, atol=2e-4)
-    assert mx.allclose(ours.keys, plain.keys, rtol=0, atol=2e-4)
+    assert found.dtype == dtype
+    assert mx.allclose(found, expected, rtol=0, atol=close)
+    assert mx.allclose(ours.keys, plain.keys, rtol=0, atol=close)
     assert mx.array_equal(ours.values, plain.values)
     assert not ours.waiting.any()
 

@@ -71,6 +71,7 @@ def test_what_the_kernels_are_not_written_for_is_left_to_others() -> None:
     assert fits(ours)
     assert fits(packed)
     assert not fits(plain)  # float32
+    assert not fits(packed._replace(down=packed.down._replace(mode="mxfp4", biases=None)))
     assert not fits(ours._replace(active=5))
     assert not fits(ours._replace(up=packed.up))
     assert not fits(ours._replace(norm=Norm(mx.ones(64, mx.float16), 1e-5)))

@@ -4,24 +4,26 @@ where there is a CUDA device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import mlx.core as mx
 import pytest
 
 from runner.kernels.product import MOST, PLAIN, Around, Matrix, Norm
 from runner.kernels.product_cuda import CUDA
 from runner.machine import device
+from runner.quantization.settings import FLOAT_MODES, Quantization
+from tests.parts.quantized import matrix
 
 pytestmark = pytest.mark.skipif(device.kind() != "cuda", reason="needs a CUDA device")
 
 SHAPES = {"square": (2048, 2048), "narrow": (96, 576), "odd outputs": (1003 * 2, 4096), "wide": (1024, 14336)}
-KINDS: Mapping[str, tuple[int, int]] = {
-    "floats": (0, 0),
-    "4 bits by 64": (4, 64),
-    "4 bits by 32": (4, 32),
-    "8 bits by 128": (8, 128),
-}
+KINDS: list[Quantization | None] = [
+    None,
+    Quantization(32, 4, "affine"),
+    Quantization(128, 8, "affine"),
+    Quantization(32, 3, "affine"),
+    *(Quantization(64, bits, "affine") for bits in (2, 3, 4, 5, 6)),
+    *FLOAT_MODES.values(),
+]
 AROUND = {
     "alone": (False, False, False, False),
     "normed, with a bias": (True, False, True, False),
@@ -31,25 +33,26 @@ AROUND = {
 }
 
 
-def matrix(kind: str, outputs: int, width: int, bias: bool) -> Matrix:
-    bits, group_size = KINDS[kind]
-    weight = (mx.random.normal((outputs, width)) * width**-0.5).astype(mx.bfloat16)
-    added = mx.random.normal((outputs,)).astype(mx.bfloat16) if bias else None
-    if not bits:
-        return Matrix(weight, bias=added)
-    return Matrix(*mx.quantize(weight, group_size=group_size, bits=bits), bits, group_size, added)
+def made(
+    kind: Quantization | None, outputs: int, width: int, bias: bool, dtype: mx.Dtype = mx.bfloat16
+) -> Matrix:
+    weight = (mx.random.normal((outputs, width)) * width**-0.5).astype(dtype)
+    added = mx.random.normal((outputs,)).astype(dtype) if bias else None
+    return matrix(weight, kind, added, mx.array(0.25) if kind and kind.mode == "nvfp4" else None)
 
 
 @pytest.mark.parametrize("around", AROUND)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_kernel_finds_what_the_plain_form_finds(shape: str, kind: str, around: str) -> None:
+def test_the_kernel_finds_what_the_plain_form_finds(
+    shape: str, kind: Quantization | None, around: str
+) -> None:
     outputs, width = SHAPES[shape]
-    if KINDS[kind][1] and width % KINDS[kind][1]:
+    if kind and width % kind.group_size:
         pytest.skip("no such group")
     normed, gated, bias, residual = AROUND[around]
-    mx.random.seed(len(shape + kind + around))
-    one = matrix(kind, outputs, width, bias)
+    mx.random.seed(len(f"{shape}{kind}{around}"))
+    one = made(kind, outputs, width, bias)
     norm = Norm((1 + 0.1 * mx.random.normal((width,))).astype(mx.bfloat16), 1e-5) if normed else None
     x = mx.random.normal((MOST, 1, width)).astype(mx.bfloat16)
     added = mx.random.normal((MOST, 1, outputs // 2 if gated else outputs)).astype(mx.bfloat16)
@@ -65,7 +68,12 @@ def test_the_kernel_finds_what_the_plain_form_finds(shape: str, kind: str, aroun
         assert mx.array_equal(found[:1], first)
 
 
-def test_what_the_kernel_is_not_written_for_is_left_to_others() -> None:
-    assert not CUDA.fits(Matrix(mx.zeros((64, 64))))
-    assert not CUDA.fits(Matrix(mx.zeros((64, 40), mx.bfloat16)))
-    assert not CUDA.fits(Matrix(*mx.quantize(mx.zeros((64, 64), mx.bfloat16), bits=3), 3, 64))
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_float16_is_as_close_as_float16_can_be(kind: Quantization | None) -> None:
+    mx.random.seed(4)
+    one = made(kind, 256, 4096, True, mx.float16)
+    x, residual = (mx.random.normal((9, 1, size)).astype(mx.float16) for size in (4096, 128))
+    around = Around(Norm((1 + 0.1 * mx.random.normal((4096,))).astype(mx.float16), 1e-5), True, adds=True)
+    found, expected = (way.make(one, around)(x, residual) for way in (CUDA, PLAIN))
+    assert found.dtype == mx.float16
+    assert mx.allclose(found, expected, rtol=0, atol=float(0.004 * mx.abs(expected).max()))

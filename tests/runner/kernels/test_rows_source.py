@@ -10,6 +10,7 @@ from runner.kernels.experts_cuda import Down, GateUp, Rows
 from runner.kernels.product_cuda import Shape as ProductShape
 from runner.kernels.program import Program
 from runner.kernels.rows_attention_cuda import Shape
+from runner.quantization.settings import FLOAT_MODES
 
 SHAPES = [
     Shape(32, 8, 128, mx.bfloat16, 32, None, 128**-0.5),
@@ -19,13 +20,16 @@ SHAPES = [
     Shape(32, 8, 64, mx.bfloat16, 1, None, 0.125, form="joint", dims=32),
     Shape(16, 4, 256, mx.bfloat16, 1, None, 0.0625, mx.float32, "joint", dims=64, eps=1e-6, is_gated=True),
 ]
+WEIGHTS = [
+    (0, 0, "affine"),
+    *((bits, group_size, "affine") for bits in (2, 3, 4, 5, 6, 8) for group_size in (32, 64)),
+    *((kind.bits, kind.group_size, kind.mode) for kind in FLOAT_MODES.values()),
+]
+AROUND = [(None, False, False, 0, False), (1e-5, True, True, 1000, False), (1e-6, False, True, 7, True)]
 PRODUCTS = [
-    ProductShape(2048, 4096, bits, 64, eps, gated, bias, lines)
-    for bits, eps, gated, bias, lines in [
-        (0, None, False, False, 0),
-        (4, 1e-5, True, True, 1000),
-        (8, 1e-6, False, True, 7),
-    ]
+    ProductShape(2048, 4096, bits, group_size, eps, gated, bias, lines, mode=mode, scaled=scaled)
+    for bits, group_size, mode in WEIGHTS
+    for eps, gated, bias, lines, scaled in AROUND
 ]
 
 
@@ -41,7 +45,8 @@ def test_a_product_source_has_no_gap_and_names_every_input() -> None:
     for shape in PRODUCTS:
         for columns in (1, 2, 4):
             for adds in (False, True):
-                check(product_cuda.program(shape._replace(adds=adds), columns))
+                for number in (mx.bfloat16, mx.float16):
+                    check(product_cuda.program(shape._replace(adds=adds, number=number), columns))
 
 
 def test_a_source_of_linear_attention_has_no_gap_and_names_every_input() -> None:

@@ -59,9 +59,9 @@ def exact(one: Parts) -> Parts:
     """The same in float32."""
 
     def floats(matrix: Matrix) -> Matrix:
-        weight, scales, biases, bits, group_size, bias = matrix
+        weight, scales, biases, bias = matrix.weight, matrix.scales, matrix.biases, matrix.bias
         if scales is not None:
-            weight = mx.dequantize(weight, scales, biases, group_size=group_size, bits=bits)
+            weight = mx.dequantize(weight, scales, biases, group_size=matrix.group_size, bits=matrix.bits)
         return Matrix(weight.astype(mx.float32), bias=None if bias is None else bias.astype(mx.float32))
 
     def norm(one: Norm | None) -> Norm | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
@@ -16,10 +17,14 @@ from runner.layers.block import Block
 from runner.layers.fused import FusedBlocks, fuse
 from runner.layers.linear_block import LinearBlock
 from runner.models.base import Model
+from runner.quantization.settings import FLOAT_MODES, Quantization
+from tests.parts import tiny
 from tests.parts.architectures import CASES
 from tests.parts.arrays import difference
 from tests.parts.case import some_tokens
-from tests.parts.models import Conversation, decoded_together, logits, made, parameters
+from tests.parts.checkpoints import checkpoint, floats
+from tests.parts.models import Conversation, decoded_together, loaded, logits, made, parameters
+from tests.parts.quantized import in_mlx_spelling, with_global_scales
 from tests.parts.references import reference
 
 TOKENS = some_tokens(72)
@@ -149,6 +154,22 @@ def test_blocks_with_experts_are_fused_whole(name: str) -> None:
     model, _ = fused(name)
     decoder = model.model  # type: ignore[attr-defined]  # a CausalLM
     assert [type(layer) for layer in decoder.layers] == [FusedBlocks]
+
+
+@pytest.mark.parametrize("kind", [Quantization(64, 3, "affine"), *FLOAT_MODES.values()], ids=str)
+def test_packed_blocks_are_fused_whatever_their_kind(tmp_path: Path, kind: Quantization) -> None:
+    """With global scales where there are any."""
+    tensors = in_mlx_spelling(floats(), lambda path: kind if ".layers." in path else None)
+    if kind.mode == "nvfp4":
+        tensors = with_global_scales(tensors)
+    model = loaded(checkpoint(tmp_path / "model", tensors), packed=True).model
+    expected = logits(model, TOKENS[:9])
+    assert isinstance(model, nn.Module)
+    assert fuse(model, PLAIN_PRODUCTS) == tiny.CONFIG["num_hidden_layers"]
+    row = Conversation(model)
+    row.feed(TOKENS[:8])
+    found = decoded_together(model, Company(2, PLAIN_ATTENTION), {0: row}, TOKENS[8:9])
+    assert difference(found, expected[8:]) < 1e-4
 
 
 def test_a_fused_model_keeps_its_parameters() -> None:

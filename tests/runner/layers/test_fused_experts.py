@@ -50,7 +50,9 @@ def ready(mlp: SparseMLP, how: How = lambda path: None) -> SparseMLP:
             mlp.load_weights([(name, weight)], strict=False)
         else:
             codes, scales, *biases = quantize(weight, settings)
-            packed[path] = Packed(settings, weight.shape, codes, scales, biases[0] if biases else None, None)
+            factor = mx.array([1 + seed / 10]) if settings.mode == "nvfp4" else None
+            shift = biases[0] if biases else None
+            packed[path] = Packed(settings, weight.shape, codes, scales, shift, factor)
     replace(mlp, packed, dict.fromkeys(packed, mx.float32))
     join(mlp)
     return mlp
@@ -65,7 +67,11 @@ def converted(path: str) -> Quantization:
     return Q8 if path.endswith("gate") else Q4
 
 
-@pytest.mark.parametrize("how", [lambda path: None, converted], ids=["floats", "packed"])
+@pytest.mark.parametrize(
+    "how",
+    [lambda path: None, converted, lambda path: FLOAT_MODES["nvfp4"]],
+    ids=["floats", "packed", "nvfp4 with global scales"],
+)
 @pytest.mark.parametrize(
     "mlp",
     [
@@ -86,9 +92,9 @@ def test_the_fused_half_is_the_mixture_behind_its_norm_added_to_what_came_in(
     assert difference(fused(x), expected) < 1e-5
 
 
-@pytest.mark.parametrize("part", ["gate", "experts.down_proj", "shared_expert.up_proj"])
+@pytest.mark.parametrize("part", ["gate", "shared_expert.up_proj"])
 def test_a_mixture_with_a_part_of_another_kind_is_not_fused(part: str) -> None:
-    """mxfp4 is no kind that a kernel multiplies with; so are parts that cannot be joined."""
+    """It cannot be joined."""
     assert half(ready(with_shared(), lambda path: FLOAT_MODES["mxfp4"] if path == part else Q4)) is None
 
 

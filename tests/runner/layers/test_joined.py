@@ -16,7 +16,7 @@ from runner.quantization.settings import FLOAT_MODES, Quantization
 from tests.parts.arrays import difference
 from tests.parts.checkpoints import TOKENS, checkpoint, floats
 from tests.parts.models import loaded, logits, parameters
-from tests.parts.quantized import Q4, Q8, in_mlx_spelling
+from tests.parts.quantized import Q4, Q8, in_mlx_spelling, with_global_scales
 
 WIDTH = 64
 SIZES = {"one": 96, "two": 32, "three": 64}
@@ -62,12 +62,15 @@ def test_packed_layers_are_joined_where_they_are_of_one_kind(
     assert difference(logits(model, TOKENS), logits(dense, TOKENS)) < 1e-4
 
 
-@pytest.mark.parametrize("settings", [Q4, Q8, FLOAT_MODES["mxfp4"]], ids=str)
+@pytest.mark.parametrize("settings", [Q4, Q8, FLOAT_MODES["mxfp4"], FLOAT_MODES["nvfp4"]], ids=str)
 def test_packed_layers_give_the_same_for_few_positions_and_for_many(
     tmp_path: Path, settings: Quantization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU: few positions go through a form of ours where there is one, many are multiplied with floats."""
-    folder = checkpoint(tmp_path / "model", in_mlx_spelling(floats(), lambda path: settings))
+    tensors = in_mlx_spelling(floats(), lambda path: settings)
+    if settings.mode == "nvfp4":
+        tensors = with_global_scales(tensors)
+    folder = checkpoint(tmp_path / "model", tensors)
     expected = logits(loaded(folder, packed=True).model, TOKENS)
     monkeypatch.setattr(choice, "products", lambda: PLAIN)
     model = loaded(folder, packed=True).model

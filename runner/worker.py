@@ -228,6 +228,7 @@ class Worker:
             self._on_death(f"the MLX thread died: {type(error).__name__}: {error}")
 
     def _join(self, ranks: Leader) -> None:
+        self._beat("a group")
         memory.allow(ranks.share_of(memory.budget()))
         with self._in_step():
             ranks.join(memory.budget())
@@ -367,10 +368,10 @@ class Worker:
     @contextlib.contextmanager
     def _in_step(self, kind: str = "") -> Iterator[None]:
         """Around what all processes do together. kind: what the others are told."""
-        if kind and self._ranks is not None:
-            self._ranks.tell(kind)
+        ranks = self._ranks
         try:
-            yield
+            with contextlib.nullcontext() if ranks is None or not kind else ranks.together(kind):
+                yield
         except Exception as error:
             self._end_all(error)
             raise

@@ -281,7 +281,7 @@ class Engine:
 
     def _read(self, row: Generation, draw: Draw) -> None:
         try:
-            end = row.read(draw.read())
+            end = row.read(self._stepper.read(draw))
         except RunnerError as error:
             self._fail(row, Failed(str(error), error.status))
             return

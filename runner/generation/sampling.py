@@ -76,6 +76,11 @@ class Tokens:
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def is_read(self) -> bool:
+        """Whether nobody need wait for the device any more."""
+        return bool(self._numbers)
+
     def numbers(self) -> list[int]:
         """The same as numbers; waits for the device."""
         if not self._numbers:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,15 +18,17 @@ from runner.errors import LoadError
 from runner.generation.step import Stepper
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
+from runner.machine import device
+from runner.ranks import waits
 from runner.ranks.channel import Channel
 from runner.ranks.leading import LeadingSlots, LeadingStepper
+from runner.ranks.life import LOOK_S, Life
 from runner.ranks.processes import agreed
+from runner.ranks.waits import Waits
 from runner.sharding.group import Group
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 1.0
-SILENT_LOOKS = 4  # of a follower that says every second that it is there
 LAST_WORDS_S = 1.0  # for a follower's end to be noticed, which is why a sum failed
 
 
@@ -54,7 +56,10 @@ class Leader:
         self._one_machine = one_machine
         self._answers: list[queue.SimpleQueue[str]] = [queue.SimpleQueue() for _ in range(1, size)]
         self._group: Group | None = None
+        self._lives = [Life() for _ in range(1, size)]
+        self.waits = Waits(foretells=device.kind() != "cpu")
         self._losing = threading.Lock()
+        self._lost_one = threading.Event()
 
     @property
     def group(self) -> Group:
@@ -66,14 +71,32 @@ class Leader:
         self._channels = channels
         for rank in range(1, self.size):
             threading.Thread(target=self._watch, args=(rank,), name=f"rank {rank}", daemon=True).start()
+        threading.Thread(target=self._look, name="rank 0", daemon=True).start()
 
     def join(self, memory_budget: int | None) -> None:
         """Become a group. memory_budget: bytes that each of us may hold."""
         self._refused()  # each says so when it is ready
-        self.tell("join", memory_budget)
-        self._group = self._join()
+        with self._excused():
+            self.tell("join", memory_budget)
+            self._group = self._join()
         self._on_joined()
         log.info("Ranks joined", extra={"size": self.size})
+
+    @contextlib.contextmanager
+    def _excused(self) -> Iterator[None]:
+        """While nobody can be expected to say that it is there."""
+        for life in self._lives:
+            life.is_excused = True
+        yield
+        for life in self._lives:
+            life.is_excused = False
+
+    @contextlib.contextmanager
+    def together(self, kind: str) -> Iterator[None]:
+        """Around what all do when they are told this."""
+        self.tell(kind)
+        with self.waits.on(None):
+            yield
 
     def share_of(self, budget: int) -> int:
         """What each process may hold of a memory."""
@@ -101,7 +124,7 @@ class Leader:
     def stepper(self, loaded: LoadedModel, at_once: AtOnce | None, *, packs: bool) -> Stepper:
         """For a model that was brought; everybody begins to serve it."""
         self.tell("serve")
-        return LeadingStepper(loaded, self.group, self.tell, at_once, packs=packs)
+        return LeadingStepper(loaded, self.group, self.tell, self.waits, at_once, packs=packs)
 
     def agreed(self, said: bool) -> bool:
         """What we say holds for all."""
@@ -118,21 +141,41 @@ class Leader:
         return next((f"rank {rank}: {one}" for rank, one in enumerate(said, 1) if one), "")
 
     def _watch(self, rank: int) -> None:
-        channel, silent = self._channels[rank - 1], 0
+        """Listen to a follower until it is lost."""
+        channel, life = self._channels[rank - 1], self._lives[rank - 1]
         while True:
             if channel.waits(LOOK_S):
-                silent += 1
-                if silent >= SILENT_LOOKS:
-                    return self._lost(rank, f"it has said nothing for {SILENT_LOOKS * LOOK_S:g} s")
+                if life.nothing():
+                    return self._lost(rank, f"it has said nothing for {life.silence_s:g} s")
                 continue
-            silent, message = 0, channel.receive()
+            life.something()
+            message = channel.receive()
             if message is None:
                 return self._lost(rank, "it ended")
-            if message[0] == "answer":
+            if message[0] == "beat":
+                life.beat(message[1])
+            elif message[0] == "answer":
+                life.begun()
                 self._answers[rank - 1].put(message[1])
             elif message[0] == "failed":
                 return self._lost(rank, message[1])
 
+    def _look(self) -> None:
+        """Notice who is there and never does its part."""
+        while not self._lost_one.wait(waits.LOOK_S):
+            if stuck_s := self.waits.look():
+                self._in_vain(stuck_s)
+
+    def _in_vain(self, stuck_s: float) -> None:
+        """The others' part of what we do did not come."""
+        if self.waits.foretells:
+            return self._lost(0, f"a step like others came no further for {stuck_s:g} s")
+        for rank, life in enumerate(self._lives, 1):
+            if life.is_still:
+                return self._lost(rank, f"it computes nothing, and all have waited for it for {stuck_s:g} s")
+        return None
+
     def _lost(self, rank: int, reason: str) -> None:
+        self._lost_one.set()
         if self._losing.acquire(blocking=False):
             self._on_lost(rank, reason)

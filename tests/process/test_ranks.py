@@ -135,8 +135,23 @@ def test_who_is_killed_while_all_load_takes_all_with_it(tmp_path: Path, rank: in
         wait_until(lambda: not is_alive(other), EXIT_S, "the end of all")
 
 
+@pytest.mark.parametrize(("hang", "prompt"), [("feed:2", "x" * 2000), ("drawn:9", "x")])
+def test_who_lives_and_never_does_its_part_takes_all_with_it(model: Path, hang: str, prompt: str) -> None:
+    said = {"INJECT_RANK": f"2:{hang}"}
+    with (
+        faulty(model, "--tensor-parallel", "3", environment=said) as running,
+        Request(running.port, ask(prompt, 400)) as stream,
+    ):
+        others = followers(running)
+        stream.started()
+        is_lost(
+            running, stream, "rank 2 of 3 is lost: it computes nothing, and all have waited for it for 3.5 s"
+        )
+        wait_until(lambda: not any(map(is_alive, others)), EXIT_S, "the end of all")
+
+
 @pytest.mark.slow
-def test_who_hangs_takes_all_with_it(model: Path) -> None:
+def test_who_stands_still_takes_all_with_it(model: Path) -> None:
     with group(model, 2) as (running, [other]), Request(running.port, endless()) as stream:
         stream.started().next_record()
         os.kill(other, signal.SIGSTOP)

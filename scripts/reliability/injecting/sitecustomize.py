@@ -10,6 +10,9 @@ A prompt says what shall happen to it, once, or with INJECT_AGAIN=1 each time th
 
 A step is hit when its graph is built, so all layers have moved and nothing is drawn yet. In company it is the step
 of all. The runner's code knows nothing of this.
+
+A process that follows sees no prompt. INJECT_RANK=1:drawn:5 says that rank 1 waits for ever when it is told for the
+fifth time that tokens were drawn; the names are those of the methods of `Follower`.
 """
 
 from __future__ import annotations
@@ -19,12 +22,12 @@ import importlib.machinery
 import os
 import re
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-MODULE = "runner.generation.engine"
 WISH = re.compile(r"\[\[(prefill|decode) (\d+): (error|device|memory|death|hold) ?([^\]]*)\]\]")
 MESSAGES = {
     "error": "[Event::wait] An operation failed: injected",
@@ -63,10 +66,14 @@ class Fault:
 
 
 class After(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Changes MODULE when it was imported."""
+    """Changes a module when it was imported."""
+
+    def __init__(self, module: str, change: Callable[[Any], None]) -> None:
+        self._module = module
+        self._change = change
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
-        if name != MODULE:
+        if name != self._module:
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path)
@@ -77,7 +84,7 @@ class After(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self._inner.exec_module(module)
-        inject(module)
+        self._change(module)
 
 
 def inject(module: Any) -> None:
@@ -111,4 +118,23 @@ def inject(module: Any) -> None:
     module.Engine.admit, module.Stepper.forward, module.Stepper.feed = admitting, forwarding, feeding
 
 
-sys.meta_path.insert(0, After())
+def hang(module: Any) -> None:
+    rank, told, number = os.environ["INJECT_RANK"].split(":")
+    if os.environ["MLX_RANK"] != rank:
+        return
+    method = getattr(module.Follower, f"_on_{told}")
+    left = int(number)
+
+    def hanging(follower: Any, *values: Any) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            threading.Event().wait()
+        method(follower, *values)
+
+    setattr(module.Follower, f"_on_{told}", hanging)
+
+
+sys.meta_path.insert(0, After("runner.generation.engine", inject))
+if "INJECT_RANK" in os.environ:
+    sys.meta_path.insert(0, After("runner.ranks.follower", hang))

@@ -12,6 +12,7 @@ import pytest
 from runner.errors import LoadError
 from runner.ranks.channel import Channel
 from runner.ranks.leader import Leader
+from runner.ranks.waits import Waits
 from tests.parts.fakes import saying
 from tests.parts.ranks import Member, Table, close
 
@@ -47,9 +48,19 @@ def test_whose_socket_ends_is_lost_and_the_next_one_is_not_told(
 
 def test_who_fails_says_why(others: tuple[Leader, list[Channel]], lost: Lost) -> None:
     _, (first, _) = others
-    first.send("beat")
+    first.send("beat", 0.1)
     first.send("failed", "out of memory: so it is")
     assert lost.get(timeout=WAIT_S) == (1, "out of memory: so it is")
+
+
+def test_on_a_gpu_who_waits_in_a_step_for_longer_than_in_others_of_its_kind_ends_all(
+    others: tuple[Leader, list[Channel]], lost: Lost
+) -> None:
+    leader, _ = others
+    leader.waits = Waits(foretells=True)
+    leader.waits.took("a step", 0.1)
+    with leader.waits.on("a step"):
+        assert lost.get(timeout=WAIT_S) == (0, "a step like others came no further for 3.5 s")
 
 
 def test_our_own_trouble_is_the_reason_unless_somebody_is_gone(

@@ -63,20 +63,27 @@ class GatedDeltaNet(Joinable):
         return Rule(self.config, self.is_grouped, *weights, self.norm.eps)
 
     def shards(self) -> Shards:
-        """By the heads of keys, each with those that it serves. What is projected is the architecture's to add."""
+        """By the heads of values, with those of keys that serve them. What is projected is the architecture's to
+        add.
+        """
         return Shards(
             {
-                "conv1d": Cut(Side.FIRST, Unit.HEADS, self.config.parts),
+                "conv1d": Cut(Side.FIRST, Unit.HEADS, self.channels),
                 "dt_bias": Cut(Side.FIRST, Unit.HEADS),
                 "A_log": Cut(Side.FIRST, Unit.HEADS),
                 "out_proj": Cut(Side.INPUTS, Unit.HEADS),
             },
+            self.config.value_heads,
             self.config.key_heads,
         )
 
+    @property
+    def channels(self) -> tuple[tuple[int, Unit], ...]:
+        """Those of queries, of keys and of values, and whose they are."""
+        return tuple(zip(self.config.parts, (Unit.KEY_HEADS, Unit.KEY_HEADS, Unit.HEADS), strict=True))
+
     def keep(self, heads: int, key_heads: int) -> None:
-        each = self.config.value_heads // self.config.key_heads
-        self.config = replace(self.config, key_heads=heads, value_heads=heads * each)
+        self.config = replace(self.config, key_heads=key_heads, value_heads=heads)
 
     def __call__(self, x: mx.array, states: States) -> mx.array:
         """[B,L,E] -> [B,L,E]."""

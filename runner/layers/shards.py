@@ -35,13 +35,15 @@ class Side(Enum):
 
 
 class Cut(NamedTuple):
-    """How one layer or parameter is divided. parts: the lengths of several things that stand behind each other
-    there, each of which is divided for itself; () for one.
+    """How one layer or parameter is divided. parts: the lengths and units of several things that stand behind each
+    other there, each of which is divided for itself; () for one, of that unit. by_key_heads: all parts are there
+    again and again, for each head of keys and those that it serves; lengths are those of one head's.
     """
 
     side: Side
     unit: Unit
-    parts: tuple[int, ...] = ()
+    parts: tuple[tuple[int, Unit], ...] = ()
+    by_key_heads: bool = False
 
 
 class Shards(NamedTuple):

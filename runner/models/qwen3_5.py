@@ -40,7 +40,7 @@ class LinearAttention(GatedDeltaNet):
     def shards(self) -> Shards:
         said = super().shards()
         projected = {name: Cut(Side.OUTPUTS, Unit.HEADS) for name in ("in_proj_z", "in_proj_b", "in_proj_a")}
-        projected["in_proj_qkv"] = Cut(Side.OUTPUTS, Unit.HEADS, self.config.parts)
+        projected["in_proj_qkv"] = Cut(Side.OUTPUTS, Unit.HEADS, self.channels)
         return said._replace(cuts={**said.cuts, **projected})
 
 

@@ -87,8 +87,13 @@ class LinearAttention(GatedDeltaNet):
         self.in_proj_ba = nn.Linear(hidden, 2 * linear.value_heads, bias=False)
 
     def shards(self) -> Shards:
-        said = super().shards()
-        projected = {name: Cut(Side.OUTPUTS, Unit.HEADS) for name in ("in_proj_qkvz", "in_proj_ba")}
+        said, config = super().shards(), self.config
+        each = config.value_heads // config.key_heads
+        key, values = (config.key_width, Unit.KEY_HEADS), (each * config.value_width, Unit.HEADS)
+        projected = {
+            "in_proj_qkvz": Cut(Side.OUTPUTS, Unit.KEY_HEADS, (key, key, values, values), by_key_heads=True),
+            "in_proj_ba": Cut(Side.OUTPUTS, Unit.KEY_HEADS, ((each, Unit.HEADS),) * 2, by_key_heads=True),
+        }
         return said._replace(cuts={**said.cuts, **projected})
 
 

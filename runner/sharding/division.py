@@ -19,7 +19,7 @@ from runner.layers.packed import PackedEmbedding
 from runner.layers.shards import Cut, Divisible, Side, Unit
 from runner.models.base import Model
 from runner.sharding import shares
-from runner.sharding.cuts import cut
+from runner.sharding.cuts import cut, pieces
 from runner.sharding.group import Group
 from runner.sharding.shares import Share
 from runner.sharding.summed import Summed
@@ -75,7 +75,7 @@ def _divided(
     ]:
         share_of[Unit.WIDTH] = shares.width(lengths, group.rank, group.size)
     ours = {
-        name: _part(name, weights[name], one, share_of[one.unit], group)
+        name: _part(name, weights[name], one, share_of, group)
         for part, one in said.cuts.items()
         for name in arrays[part]
     }
@@ -102,10 +102,10 @@ def _axis(name: str, array: mx.array, one: Cut) -> int | None:
     return array.ndim - (2 if one.side is Side.OUTPUTS else 1)
 
 
-def _part(name: str, array: mx.array, one: Cut, share: Share, group: Group) -> mx.array:
+def _part(name: str, array: mx.array, one: Cut, share_of: Mapping[Unit, Share], group: Group) -> mx.array:
     axis = _axis(name, array, one)
     if axis is not None:
-        return cut(array, axis, share, one.parts)
+        return cut(array, axis, pieces(one, array.shape[axis], share_of))
     is_added = name.endswith("bias") and group.rank > 0
     return mx.zeros_like(array) if is_added else array  # a bias is in one part of the sum
 
@@ -119,7 +119,7 @@ def _rows(model: CausalLM, weights: Mapping[str, mx.array], group: Group) -> dic
             if not name.endswith(WHOLE):
                 array = weights[name]
                 own = shares.rows(array.shape[0], group.rank, group.size)
-                ours[name] = cut(array, 0, Share(array.shape[0], own))
+                ours[name] = cut(array, 0, [(own.start, own.stop)])
     return ours
 
 

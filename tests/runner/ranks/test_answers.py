@@ -94,7 +94,7 @@ def texts(found: Sequence[Sequence[Event]]) -> list[tuple[str, str]]:
     return [(text_of(events), events[-1].reason if isinstance(events[-1], Done) else "") for events in found]
 
 
-EVEN = {"latent": {"num_attention_heads": 4}, "recurrent": {"linear_num_key_heads": 2}}
+EVEN = {"latent": {"num_attention_heads": 4}}
 
 
 def model_of(folder: Path, kind: str) -> Path:

@@ -16,6 +16,7 @@ from runner.quantization.settings import Quantization
 from runner.sharding.group import Group
 from runner.store.resolve import open_model
 from tests.parts import tiny, zoo
+from tests.parts.kinds import RECURRENT
 from tests.parts.models import loaded, logits, parameters
 from tests.parts.quantized import in_mlx_spelling, section
 from tests.parts.ranks import Member, Table, together
@@ -85,6 +86,17 @@ def test_each_process_holds_its_share(tmp_path: Path) -> None:
     shares = together(3, lambda group: sum(a.size for a in parameters(part(model, group).model).values()))
     norms = 5 * 48  # are everybody's
     assert shares == [(entire - norms) // 3 + norms] * 3
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_linear_attention_that_is_quantized_is_divided_between_its_heads(
+    tmp_path: Path, packed: bool
+) -> None:
+    config = {**RECURRENT, **WIDE, "num_experts": 0, "num_key_value_heads": 4}
+    heads = {"linear_num_key_heads": 2, "linear_num_value_heads": 8, "linear_value_head_dim": 16}
+    model = quantized(tmp_path / "model", **config | heads)
+    for found in in_parts(model, 4, packed=packed):
+        assert np.abs(found - whole(model, packed=packed)).max() < 1e-4
 
 
 @pytest.mark.parametrize("rank", [0, 2])

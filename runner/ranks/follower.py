@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from runner.kernels.choice import rows_attention
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
 from runner.machine import device, memory
+from runner.machine.processors import Work
 from runner.ranks import wire
 from runner.ranks.channel import Channel, Message
 from runner.ranks.leading import begin, shared
@@ -75,10 +75,11 @@ class Follower:
         self._messages.put(None)
 
     def _beat(self) -> None:
-        """Say that we are here, and what our threads had of processors so far."""
+        """Say that we are here, and whether any other thread of ours does anything."""
+        work = Work()
         while True:
             try:
-                self._channel.send("beat", time.process_time())
+                self._channel.send("beat", work.goes_on())
             except OSError:
                 return
             threading.Event().wait(BEAT_S)

@@ -11,7 +11,6 @@ LOOK_S = 1.0
 SILENT_LOOKS = 4  # of a follower that says every second that it is there
 # Of one that cannot say so: it loads libraries, or joins the group, and one call of C holds all of its Python.
 EXCUSED_LOOKS = 600
-STILL_S = 0.005  # of a processor, between two beats; who waits in a ring uses a whole one, a beat 0.0003 s
 STILL_BEATS = 2
 
 
@@ -22,7 +21,6 @@ class Life:
         self.is_excused = True  # until it has begun, and whenever somebody says so
         self._silent = 0
         self._beats_still = 0
-        self._used_s = 0.0
 
     @property
     def silence_s(self) -> float:
@@ -45,8 +43,6 @@ class Life:
         """It is ready."""
         self.is_excused = False
 
-    def beat(self, used_s: float) -> None:
-        """used_s: what all its threads have had of processors so far."""
-        is_still = used_s - self._used_s < STILL_S
-        self._beats_still = self._beats_still + 1 if is_still else 0
-        self._used_s = used_s
+    def beat(self, works: bool) -> None:
+        """works: whether any of its threads does."""
+        self._beats_still = 0 if works else self._beats_still + 1

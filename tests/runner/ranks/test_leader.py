@@ -48,7 +48,7 @@ def test_whose_socket_ends_is_lost_and_the_next_one_is_not_told(
 
 def test_who_fails_says_why(others: tuple[Leader, list[Channel]], lost: Lost) -> None:
     _, (first, _) = others
-    first.send("beat", 0.1)
+    first.send("beat", True)
     first.send("failed", "out of memory: so it is")
     assert lost.get(timeout=WAIT_S) == (1, "out of memory: so it is")
 

@@ -2,8 +2,8 @@
 
 A step that takes long is not one that hangs. What tells the two apart differs with the device:
 
-- On a CPU a process that computes, or waits for a sum in a ring, has a processor or waits for one; one that hangs does
-  not. So there a wait is in vain after PATIENCE_S, if a follower is still (`life.py`).
+- On a CPU a process that computes, or waits for a sum in a ring, has a processor or waits for one; one that hangs
+  does not. So there a wait is in vain after PATIENCE_S, if a follower is still (`life.py`).
 - A GPU computes without the process. There a wait is in vain after TIMES what waits of its kind took before, and
   PATIENCE_S at least. The first one of a kind may compile kernels for a minute: nothing is foretold of it. What it
   took is forgotten by and by.

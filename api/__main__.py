@@ -148,7 +148,7 @@ def main() -> NoReturn:
         bound = bind(arguments.host, arguments.port)
         patience_s = patience(ending)
         watcher = watchdog.start_watcher(patience_s, hosted=arguments.hosted)
-        worker = start_worker(ending, arguments, join)
+        worker = start_worker(ending, arguments, join, watcher)
     except AddressTaken as error:
         ending.fatal(error, lifecycle.ADDRESS)
     except BadCacheFolder as error:
@@ -195,7 +195,9 @@ def patience(ending: Ending) -> int | None:
         ending.fatal(f"MLX_RUNNER_WATCHDOG={error}", lifecycle.USAGE)
 
 
-def start_worker(ending: Ending, arguments: Arguments, join: Join | None) -> Worker:
+def start_worker(
+    ending: Ending, arguments: Arguments, join: Join | None, watcher: watchdog.Watcher | None
+) -> Worker:
     """The MLX thread. join: makes us the first of several processes. Raises BackendMissing where MLX cannot be
     imported, BadCacheFolder, or UnsupportedModel where there are too few GPUs.
     """
@@ -208,7 +210,7 @@ def start_worker(ending: Ending, arguments: Arguments, join: Join | None) -> Wor
         from runner.worker import Worker
     ranks = None
     if join is not None:
-        ranks = join(ending.rank_lost)
+        ranks = join(ending.rank_lost, watcher)
         if folder is not None:
             log.warning("Nothing is kept on the disk: several processes have the model")
             folder = None

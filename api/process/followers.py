@@ -23,16 +23,18 @@ from runner.errors import BackendMissing, LoadError
 from runner.ranks.channel import Channel
 
 if TYPE_CHECKING:
+    from api.process.watchdog import Watcher
     from runner.ranks.leader import Leader
     from runner.ranks.meeting import Launched
+    from runner.sharding.group import Group
 
 FOLLOW = "follow"
 SOURCE = Path(__file__).parent.parent.parent  # where our packages are
 GONE_S = 0.5  # for a process whose socket is closed to be gone
 
 
-Join = Callable[[Callable[[str], None]], "Leader"]
-"""Makes the leader of a group, given what to do when one of it is lost."""
+Join = Callable[[Callable[[str], None], "Watcher | None"], "Leader"]
+"""Makes the leader of a group, given what to do when one of it is lost, and the process that watches this one."""
 
 
 def group(size: int) -> Join:
@@ -58,7 +60,7 @@ def group(size: int) -> Join:
     return partial(meet, found)
 
 
-def start(size: int, on_lost: Callable[[str], None]) -> Leader:
+def start(size: int, on_lost: Callable[[str], None], watcher: Watcher | None) -> Leader:
     """Start the others."""
     from runner.ranks.leader import Leader
     from runner.ranks.places import places
@@ -72,14 +74,23 @@ def start(size: int, on_lost: Callable[[str], None]) -> Leader:
         said = _end(started[rank - 1][0]) if rank else ""
         on_lost(f"rank {rank} of {size} is lost: {said or reason}")
 
+    def join() -> Group:
+        """One call holds all of our Python until everybody has come, and somebody may have died meanwhile."""
+        if watcher is not None:
+            watcher.form()
+        group = Processes(found.backend)
+        if watcher is not None:
+            watcher.form(over=True)
+        return group
+
     shared = found.backend == "ring"  # a GPU has a memory of its own
-    leader = Leader(size, lambda: Processes(found.backend), lost, found.forget, one_machine=shared)
+    leader = Leader(size, join, lost, found.forget, one_machine=shared)
     leader.start([channel for _, channel in started])
     return leader
 
 
-def meet(found: Launched, on_lost: Callable[[str], None]) -> Leader:
-    """The others come by themselves."""
+def meet(found: Launched, on_lost: Callable[[str], None], _: Watcher | None) -> Leader:
+    """The others come by themselves, whenever somebody starts them."""
     from runner.ranks.meeting import MeetingLeader
     from runner.ranks.processes import Processes
 

@@ -10,10 +10,12 @@ Knows nothing about HTTP or arrays.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PR_SET_PDEATHSIG = 1
 LAST_WORDS_S = 1.0  # for rank 0 to notice who else is gone: our sums fail for it, too
 
 
 def main(argv: Sequence[str]) -> NoReturn:
     """Follow rank 0 of this machine, which started us."""
+    _end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # rank 0 gets it as well, and decides
     rank, backend, descriptor = argv
@@ -47,6 +51,12 @@ def main(argv: Sequence[str]) -> NoReturn:
         Follower(channel, lambda: Processes(backend), lambda: os._exit(PARENT_GONE)).run()
 
     _until_the_end(run, channel, handler)
+
+
+def _end_with_parent() -> None:
+    """Also in a call that holds all of our Python, where the system can do that. Its main thread started us."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def launched(found: Launched) -> NoReturn:

@@ -46,8 +46,14 @@ class Watcher:
 
     def __init__(self, process: int, pipe: int) -> None:
         self.process = process
+        self.is_forming = False  # from here on, a group of processes
         self._pipe: int | None = pipe
         os.set_blocking(pipe, False)
+
+    def form(self, *, over: bool = False) -> None:
+        """A group begins to form, or it is there."""
+        self.is_forming = not over
+        self.beat()
 
     def beat(self) -> None:
         """Say that Python runs; notice that nobody is there to hear it."""
@@ -55,7 +61,7 @@ class Watcher:
             return
         try:
             with contextlib.suppress(BlockingIOError):  # it is stopped, and will find enough to read
-                os.write(self._pipe, b".")
+                os.write(self._pipe, b"!" if self.is_forming else b".")
         except BrokenPipeError:
             os.close(self._pipe)
             self._pipe = None

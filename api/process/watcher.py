@@ -4,7 +4,8 @@ A C call that holds the GIL stops all of Python, the thread that watches the par
 watches, too, and sends SIGKILL to the runner
 
 - when the host is gone and the runner is still there GRACE_S later, or
-- when the runner did not write to the pipe between the two for `silence_s`.
+- when the runner did not write to the pipe between the two for `silence_s`, or for FORMING_S behind a `!`: then it
+  becomes the first of a group of processes, in one call that waits for all of them.
 
 It ends when the runner does, however that ends: the pipe is closed then. It is the runner's child, so `getppid`
 says whether the process of that number still is the runner. Signals for the process group are blocked from its
@@ -26,6 +27,7 @@ KILL = 9  # signal.SIGKILL; importing signal, or typing, costs more than the res
 GRACE_S = 1.0
 POLL_S = 0.25  # where the system tells of no process's end
 WAITS = 10  # that make a silence
+FORMING_S = 60.0
 READ_S = 0.05  # for a host to read the last line
 kept: list[object] = []  # what must not be collected
 
@@ -69,23 +71,25 @@ def watch(runner: int, host: int, silence_s: float) -> None:
     except ProcessLookupError:
         return outlive(runner)
     polls = bool(host) and not ends
-    wait_s = silence_s / WAITS or None
-    if polls:
-        wait_s = min(POLL_S, wait_s or POLL_S)
-    silent_s = 0.0
+    patience_s, silent_s = silence_s, 0.0
     while True:
+        wait_s = patience_s / WAITS or None
+        if polls:
+            wait_s = min(POLL_S, wait_s or POLL_S)
         readable = select.select([BEATS, *ends], [], [], wait_s)[0]
         if BEATS in readable:
-            if not os.read(BEATS, 4096):
+            beats = os.read(BEATS, 4096)
+            if not beats:
                 return None
             silent_s = 0.0
+            patience_s = min(FORMING_S, silence_s) if beats.endswith(b"!") else silence_s
         elif readable or (polls and not is_there(host)):
             return outlive(runner)
         else:
             silent_s += wait_s or 0.0
-            if 0 < silence_s <= silent_s:
+            if 0 < patience_s <= silent_s:
                 say(
-                    f"Error: a call has held the interpreter for more than {silence_s:g} s "
+                    f"Error: a call has held the interpreter for more than {patience_s:g} s "
                     "(MLX_RUNNER_WATCHDOG); the runner was killed"
                 )
                 return kill(runner)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from api.process import watcher
 from api.process.lifecycle import WORKER_DIED
 from tests.parts import tiny
 from tests.parts.families import HOST, NAMESPACE, family, needs_namespaces
@@ -88,6 +89,23 @@ def test_a_runner_whose_gil_is_held_for_too_long_is_killed_and_the_host_reads_wh
 
 
 @linux_only
+@pytest.mark.parametrize(("beats", "is_over"), [(b".!", True), (b"!.", False)])
+def test_while_a_group_forms_a_call_may_hold_python_for_a_minute_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch, beats: bytes, is_over: bool
+) -> None:
+    (heard, beat), (read, said) = os.pipe(), os.pipe()
+    for name, value in {"BEATS": heard, "STDERR": said, "FORMING_S": 0.1}.items():
+        monkeypatch.setattr(watcher, name, value)
+    os.write(beat, beats)
+    if not is_over:
+        os.close(beat)  # the runner's end, which ends the watcher quietly
+    watcher.watch(runner=0, host=0, silence_s=600.0)
+    for end in (heard, said):
+        os.close(end)
+    with open(read) as lines:
+        assert ("held the interpreter for more than 0.1 s" in lines.read()) is is_over
+
+
 def test_a_load_that_stops_ends_the_runner_and_the_host_reads_why(tiny_model: Path, tmp_path: Path) -> None:
     model = tiny.write(tmp_path / "model")
     arguments = ["runner", "--model", str(model), "--port", "PORT"]

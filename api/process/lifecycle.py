@@ -53,7 +53,7 @@ def fatal(reason: str, code: int, handler: PipeHandler | None = None) -> NoRetur
     """Write what is logged, then the last line, and leave once it was read; who does not read cannot keep us."""
     leave_after(2 * DRAIN_S + READ_S, code)
     if handler is not None:
-        handler.drain(DRAIN_S)
+        handler.end(DRAIN_S)
     with contextlib.suppress(OSError):  # nobody may be reading any more
         os.write(STDERR, last_line(reason))
     wait_until_read(STDERR, READ_S)

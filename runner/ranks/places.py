@@ -61,7 +61,7 @@ def _nccl(size: int, gpus: int) -> Places:
             f"--tensor-parallel {size}: each process needs a GPU of its own, and {gpus} can be seen"
         )
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = named.split(",") if named else [str(number) for number in range(gpus)]
+    names = [name.strip() for name in named.split(",")] if named else [str(number) for number in range(gpus)]
     kept, ports = _ports(1)
     common = {"NCCL_HOST_IP": HOST, "NCCL_PORT": str(ports[0]), "MLX_WORLD_SIZE": str(size)}
     common |= {"NCCL_SOCKET_IFNAME": os.environ.get("NCCL_SOCKET_IFNAME", LOOPBACK)}

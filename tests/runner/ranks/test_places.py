@@ -39,7 +39,7 @@ def test_its_ports_are_kept_until_the_group_is_there() -> None:
 
 
 def test_each_process_has_a_gpu_of_its_own_of_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5,7")
     found = module._nccl(2, gpus=3)
     assert [one["CUDA_VISIBLE_DEVICES"] for one in found.environments] == ["3", "5"]
     assert {one["NCCL_HOST_IP"] for one in found.environments} == {"127.0.0.1"}

@@ -53,11 +53,24 @@ def fatal(reason: str, code: int, handler: PipeHandler | None = None) -> NoRetur
     """Write what is logged, then the last line, and leave once it was read; who does not read cannot keep us."""
     leave_after(2 * DRAIN_S + READ_S, code)
     if handler is not None:
-        handler.end(DRAIN_S)
+        handler.drain(DRAIN_S)
+    output = taken(STDERR)
     with contextlib.suppress(OSError):  # nobody may be reading any more
-        os.write(STDERR, last_line(reason))
-    wait_until_read(STDERR, READ_S)
+        os.write(output, last_line(reason))
+    wait_until_read(output, READ_S)
     os._exit(code)
+
+
+def taken(descriptor: int) -> int:
+    """The same output under another number: whoever writes to the old one, a log or a library, is no longer heard.
+    The old one if there is no other.
+    """
+    try:
+        own, nowhere = os.dup(descriptor), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+    except OSError:
+        return descriptor
+    return own
 
 
 def wait_until_read(descriptor: int, timeout_s: float) -> None:

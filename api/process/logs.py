@@ -109,13 +109,10 @@ class PipeHandler(logging.Handler):
     def __init__(self, descriptor: int = STDERR) -> None:
         super().__init__()
         self._descriptor = descriptor
-        self._is_over = False
         self._lines: queue.Queue[str] = queue.Queue(QUEUED_LINES)
         threading.Thread(target=self._write_all, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._is_over:
-            return None
         line = self.format(record)
         while True:
             try:
@@ -128,11 +125,6 @@ class PipeHandler(logging.Handler):
         deadline = time.monotonic() + timeout_s
         while self._lines.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.002)
-
-    def end(self, timeout_s: float) -> None:
-        """The same, and nothing comes behind it: a host shows the last line that it read."""
-        self._is_over = True
-        self.drain(timeout_s)
 
     def _drop_oldest(self) -> None:
         try:

@@ -108,18 +108,6 @@ def test_a_reader_that_never_reads_blocks_nobody_and_loses_the_oldest_lines() ->
     assert not handler._lines.unfinished_tasks
 
 
-def test_behind_its_end_no_thread_writes_a_line() -> None:
-    reader, writer = os.pipe()
-    handler = PipeHandler(writer)
-    handler.emit(logging.LogRecord("x", logging.INFO, "f", 1, "before", (), None))
-    handler.end(5)
-    handler.emit(logging.LogRecord("x", logging.INFO, "f", 1, "behind", (), None))
-    handler.drain(5)
-    assert os.read(reader, 4096) == b"before\n"
-    os.close(reader)
-    os.close(writer)
-
-
 @pytest.mark.parametrize(
     ("value", "slog"),
     [

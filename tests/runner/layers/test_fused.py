@@ -165,7 +165,7 @@ def test_packed_blocks_are_fused_whatever_their_kind(tmp_path: Path, kind: Quant
     model = loaded(checkpoint(tmp_path / "model", tensors), packed=True).model
     expected = logits(model, TOKENS[:9])
     assert isinstance(model, nn.Module)
-    assert fuse(model, PLAIN_PRODUCTS) == tiny.CONFIG["num_hidden_layers"]
+    assert fuse(model, PLAIN) == tiny.CONFIG["num_hidden_layers"]
     row = Conversation(model)
     row.feed(TOKENS[:8])
     found = decoded_together(model, Company(2, PLAIN_ATTENTION), {0: row}, TOKENS[8:9])

@@ -12,6 +12,7 @@ from runner.worker import Worker
 from tests.parts import fakes
 from tests.parts.answer import WAIT_S, Answer
 from tests.parts.fakes import ScriptedModel, saying
+from tests.parts.served import give
 
 LIMIT = 2
 
@@ -27,8 +28,7 @@ def model() -> ScriptedModel:
 def worker(model: ScriptedModel) -> Iterator[Worker]:
     made = Worker(LIMIT, lambda reason: None)
     made.start()
-    loaded = fakes.loaded(model)
-    made._jobs.call(lambda: made._take(loaded)).result(WAIT_S)
+    give(made, fakes.loaded(model))
     yield made
     made.stop()
     assert made.join(WAIT_S)

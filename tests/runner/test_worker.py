@@ -16,7 +16,7 @@ from runner.errors import Busy, ModelNotLoaded, RunnerError, ShuttingDown
 from runner.machine import memory
 from runner.types import Done, Event, Failed, GenerateRequest, Started
 from runner.worker import Worker
-from tests.parts import fakes, tiny
+from tests.parts import fakes, served, tiny
 from tests.parts.answer import WAIT_S, Answer
 from tests.parts.fakes import ScriptedModel, saying, text_of
 from tests.parts.processes import wait_until
@@ -40,11 +40,7 @@ def worker(deaths: list[str]) -> Iterator[Worker]:
 def give(worker: Worker) -> Callable[[ScriptedModel], None]:
     """Put a scripted model in, on the worker's own thread."""
 
-    def give(model: ScriptedModel) -> None:
-        loaded = fakes.loaded(model)
-        worker._jobs.call(lambda: worker._take(loaded)).result(WAIT_S)
-
-    return give
+    return lambda model: served.give(worker, fakes.loaded(model))
 
 
 def script(text: str, prompt: str) -> ScriptedModel:
@@ -291,7 +287,7 @@ def test_a_worker_gives_up_when_memory_does_not_come_back() -> None:
     worker = Worker(9, deaths.append, on_lost_device=lost.put)
     worker.start()
     model = script("abcdef", "p")
-    worker._jobs.call(lambda: worker._take(fakes.loaded(model))).result(WAIT_S)
+    served.give(worker, fakes.loaded(model))
 
     def ends(fail_at: int | None) -> type[Event]:
         model.fail_at = fail_at

@@ -16,6 +16,7 @@ from runner.worker import Worker
 from tests.parts import fakes, tiny
 from tests.parts.answer import WAIT_S, Answer
 from tests.parts.fakes import saying, text_of
+from tests.parts.served import give
 
 MIB = 2**20
 # 32 KiB of keys and values for each position, and little else.
@@ -131,7 +132,7 @@ def test_the_status_says_what_is_held_at_any_moment(worker: Worker, wide: Path) 
 def test_mlx_running_out_of_memory_once_is_not_noticed(worker: Worker) -> None:
     known = saying("abcdef", "p")
     assert isinstance(known.model, fakes.ScriptedModel)
-    worker._jobs.call(lambda: worker._take(known)).result(WAIT_S)
+    give(worker, known)
     known.model.fail_at, known.model.fails = 3, 1
     answer = ask(worker, "p")
     assert isinstance(answer.end(), Done)

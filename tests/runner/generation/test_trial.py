@@ -10,7 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from runner import worker as workers
+from runner import serving
 from runner.cache.slots import Slots
 from runner.generation.trial import kernels_agree
 from runner.kernels import compiled
@@ -73,7 +73,7 @@ def test_a_model_whose_kernels_fail_is_loaded_once_more_without_them(
         return False
 
     monkeypatch.setattr(device, "compiles_kernels", lambda: True)
-    monkeypatch.setattr(workers, "kernels_agree", disagree)
+    monkeypatch.setattr(serving, "kernels_agree", disagree)
     monkeypatch.setattr(compiled, "_trusted", True)
     made = Worker(5, lambda reason: None)
     made.start()

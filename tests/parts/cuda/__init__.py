@@ -1,7 +1,7 @@
 """CUDA kernels on a CPU: what MLX would compile for a GPU is compiled with a C++ compiler and run here.
 
-A thread of the kernel is a thread of the machine, block after block (`emulated.h`). That is slow, and says nothing
-about speed; but indices, shuffles, tensor-core layouts, barriers and counters are those of the source.
+Threads of the kernel take turns, block after block (`emulated.h`). That is slow, and says nothing about speed; but
+indices, shuffles, tensor-core layouts, barriers and counters are those of the source.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from runner.kernels.program import C_TYPES, Program
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("c++") or shutil.which("g++")
-FLAGS = ["-std=c++20", "-O1", "-fpermissive", "-w", "-fno-strict-aliasing", "-fPIC", "-pthread"]
+FLAGS = ["-std=c++20", "-O1", "-fpermissive", "-w", "-fno-strict-aliasing", "-fPIC"]
 HELD_AS = {
     mx.bfloat16: np.uint16,
     mx.float16: np.float16,
@@ -35,7 +35,7 @@ INSTRUCTIONS = {
     "cp.async.cg": "std::memcpy(to, from, 16);",
     "cp.async.ca": "std::memcpy(to, from, BYTES);",
     "cp.async.": ";",
-    "ld.acquire": "v = std::atomic_ref<int>(*(int*)from).load(); std::this_thread::yield();",
+    "ld.acquire": "pause_fiber(); v = *(volatile const int*)from;",
     "f32.bf16.bf16": "emulated_mma<__nv_bfloat16>(c, a0, a1, a2, a3, b0, b1);",
     "f32.f16.f16": "emulated_mma<__half>(c, a0, a1, a2, a3, b0, b1);",
     "prefetch": ";",
@@ -102,7 +102,9 @@ def _code(program: Program) -> str:
     arguments = [f"({kind})pointers[{number}]" for number, kind in enumerate(types)]
     signature += [f"int {name}" for name in program.numbers]
     arguments += [f"numbers[{number}]" for number in range(len(program.numbers))]
-    body = program.body.replace("extern __shared__ uint4 staged[]", "uint4* staged = block->memory.data()")
+    body = program.body.replace(
+        "extern __shared__ uint4 staged[]", "uint4* staged = own_block->memory.data()"
+    )
     together = "true" if "all_blocks" in body else "false"
     return "\n".join(
         [

@@ -1,15 +1,14 @@
-// What the kernels' sources use of CUDA, on a CPU: a thread of the machine for each thread of a block, one block after
-// the other, or all of them at once where they wait for each other. Whatever a warp does together goes through a box
-// that its threads fill and read between two barriers.
+// What the kernels' sources use of CUDA, on a CPU: one block after the other, or all of them at once where they wait
+// for each other. Whatever a warp does together goes through a box that its threads fill and read between two
+// barriers.
 #include <algorithm>
-#include <atomic>
-#include <barrier>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <thread>
 #include <vector>
+
+#include "fibers.h"
 
 using std::max;
 using std::min;
@@ -20,42 +19,41 @@ using std::min;
 struct uint4 { unsigned x, y, z, w; };
 struct uint2 { unsigned x, y; };
 struct float2 { float x, y; };
-struct Place { int x, y, z; };
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
-static thread_local Place threadIdx, blockIdx;
+#define threadIdx (fibers[running].thread)
+#define blockIdx (fibers[running].place)
+#define own_block (fibers[running].block)
 static Place blockDim, gridDim;
 
 struct Warp {
-  std::barrier<> gate{32};
+  Gate gate{32};
   unsigned box[32][6];
 };
 struct Block {
-  std::barrier<> gate;
+  Gate gate;
   std::vector<std::unique_ptr<Warp>> warps;
   std::vector<uint4> memory;
   Block(int threads, int shared) : gate(threads), memory(shared / 16 + 1) {
     for (int i = 0; i < threads / 32; i++) warps.push_back(std::make_unique<Warp>());
   }
 };
-static thread_local Block* block;
-
-inline void __syncthreads() { block->gate.arrive_and_wait(); }
-inline void __syncwarp() { block->warps[threadIdx.x / 32]->gate.arrive_and_wait(); }
-inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
-inline int atomicAdd(int* at, int more) { return std::atomic_ref<int>(*at).fetch_add(more); }
+inline void __syncthreads() { own_block->gate.wait(); }
+inline void __syncwarp() { own_block->warps[threadIdx.x / 32]->gate.wait(); }
+inline void __threadfence() {}
+inline int atomicAdd(int* at, int more) { const int before = *at; *at += more; return before; }
 
 template <typename T> inline T __shfl_xor_sync(unsigned, T value, int mask) {
   static_assert(sizeof(T) == 4);
-  Warp& warp = *block->warps[threadIdx.x / 32];
+  Warp& warp = *own_block->warps[threadIdx.x / 32];
   const int lane = threadIdx.x % 32;
   std::memcpy(&warp.box[lane][0], &value, 4);
-  warp.gate.arrive_and_wait();
+  warp.gate.wait();
   T found;
   std::memcpy(&found, &warp.box[lane ^ mask][0], 4);
-  warp.gate.arrive_and_wait();
+  warp.gate.wait();
   return found;
 }
 
@@ -124,11 +122,11 @@ template <typename T> Two<T> __hfma2(Two<T> a, Two<T> b, Two<T> c) {
 // mma.sync.aligned.m16n8k16.row.col with float32 sums, by the layout of fragments in the PTX manual.
 template <typename T>
 void emulated_mma(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
-  Warp& warp = *block->warps[threadIdx.x / 32];
+  Warp& warp = *own_block->warps[threadIdx.x / 32];
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const unsigned mine[6] = {a0, a1, a2, a3, b0, b1};
   std::memcpy(warp.box[lane], mine, sizeof(mine));
-  warp.gate.arrive_and_wait();
+  warp.gate.wait();
   auto half = [](unsigned both, int which) {
     T found;
     found.bits = which ? both >> 16 : both;
@@ -140,32 +138,31 @@ void emulated_mma(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned
       c[i] += half(warp.box[row % 8 * 4 + k % 8 / 2][k / 8 * 2 + row / 8], k % 2) *
               half(warp.box[column * 4 + k % 8 / 2][4 + k / 8], k % 2);
   }
-  warp.gate.arrive_and_wait();
+  warp.gate.wait();
 }
 
 template <typename Kernel> void launch(Place grid, int threads, int shared, bool together, Kernel kernel) {
   gridDim = grid;
   blockDim = {threads, 1, 1};
   std::vector<std::unique_ptr<Block>> blocks;
-  std::vector<std::thread> all;
-  auto wait = [&] {
-    for (std::thread& one : all) one.join();
-    all.clear();
+  auto run = [&] {
+    run_fibers([=] {
+      kernel();
+      own_block->gate.drop();
+    });
     blocks.clear();
   };
   for (int z = 0; z < grid.z; z++)
     for (int y = 0; y < grid.y; y++)
       for (int x = 0; x < grid.x; x++) {
         blocks.push_back(std::make_unique<Block>(threads, shared));
-        for (int i = 0; i < threads; i++)
-          all.emplace_back([=, own = blocks.back().get()] {
-            threadIdx = {i, 0, 0};
-            blockIdx = {x, y, z};
-            block = own;
-            kernel();
-            own->gate.arrive_and_drop();
-          });
-        if (!together) wait();
+        for (int i = 0; i < threads; i++) {
+          fibers.emplace_back();
+          fibers.back().thread = {i, 0, 0};
+          fibers.back().place = {x, y, z};
+          (fibers.back().block) = blocks.back().get();
+        }
+        if (!together) run();
       }
-  wait();
+  if (together) run();
 }

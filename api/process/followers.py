@@ -38,8 +38,9 @@ Join = Callable[[Callable[[str], None], "Watcher | None"], "Leader"]
 
 
 def group(size: int) -> Join:
-    """Of so many, ourselves included: those that somebody launched together, as `mlx.launch` does, or else we start
-    the others. Who was launched to follow does so, and never comes back from here.
+    """How a group of `size` processes comes to be. Somebody may have launched all of them, as `mlx.launch` does,
+    and then they meet; else this process starts the others. A process that was launched to follow does that here,
+    and this call never returns.
     """
     if "MLX_RANK" not in os.environ:
         return partial(start, size)

@@ -1,8 +1,8 @@
-"""What a layer says about itself for those who divide it among processes: which of its weights are counted in
-what, and on which side.
+"""How a layer can be divided among processes: along which dimension each of its weights is cut, and into what.
 
-A layer that can be divided has `shards`, which says so, and `keep`, which is told what is left of it here. One
-whose output is then a part of a sum says `is_summed`. Everything else of a model is whole in every process.
+A layer that can be divided says so by a method `shards`. Its method `keep` is called when it was divided, with what
+this process has of it. If its output is then a part of a sum, `is_summed` is true. Layers without these methods are
+whole in every process.
 
 Knows nothing about processes, tokens or requests.
 """
@@ -64,7 +64,7 @@ class Divisible(Protocol):
         """How it is divided."""
 
     def keep(self, heads: int, key_heads: int) -> None:
-        """From now on it has so many."""
+        """The layer was divided: this process has so many of its heads."""
 
 
 BY_WIDTH = {

@@ -39,8 +39,8 @@ class Channel:
         except OSError:
             return None
 
-    def waits(self, seconds: float) -> bool:
-        """Whether there is nothing to receive for so long."""
+    def stays_silent(self, seconds: float) -> bool:
+        """Wait until there is something to receive; True if so many seconds pass and there is nothing."""
         return not select.select([self._connection], [], [], seconds)[0]
 
     def close(self) -> None:

@@ -144,7 +144,7 @@ class Leader:
         """Listen to a follower until it is lost."""
         channel, life = self._channels[rank - 1], self._lives[rank - 1]
         while True:
-            if channel.waits(LOOK_S):
+            if channel.stays_silent(LOOK_S):
                 if life.nothing():
                     return self._lost(rank, f"it has said nothing for {life.silence_s:g} s")
                 continue

@@ -83,7 +83,7 @@ class MeetingLeader(Leader):
 
 
 def called(group: Group, host: str) -> Sequence[Channel]:
-    """Rank 0's: to ranks 1, 2 and so on. Raises LoadError if not all come."""
+    """Called by rank 0: wait for all others. Channels to ranks 1, 2 and so on. Raises LoadError if not all come."""
     secret, deadline = os.urandom(SECRET), time.monotonic() + PATIENCE_S
     came: dict[int, Channel] = {}
     with socket.socket() as listener:
@@ -104,7 +104,7 @@ def called(group: Group, host: str) -> Sequence[Channel]:
 
 
 def answered(group: Group, host: str) -> Channel:
-    """Every other rank's. Raises OSError."""
+    """Called by every other rank: go to rank 0, and the channel to it. Raises OSError."""
     port, *secret = _said(group, [0] * (SECRET + 1))
     connection = socket.socket()
     connection.settimeout(PATIENCE_S)
@@ -114,13 +114,15 @@ def answered(group: Group, host: str) -> Channel:
 
 
 def _said(group: Group, numbers: Sequence[int]) -> list[int]:
-    """Rank 0's, everywhere."""
+    """Called by all, by those other than rank 0 with zeros: the numbers of rank 0."""
     found: list[int] = group.sum(mx.array([*numbers], mx.int32)).tolist()  # type: ignore[assignment]  # typed as object
     return found
 
 
 def shown(connection: socket.socket, secret: bytes) -> int | None:
-    """The rank of who knows the secret; None for anybody else, who is sent away."""
+    """The rank that the other end shows behind the secret; None if it does not know the secret, and then the
+    connection is closed.
+    """
     connection.settimeout(1.0)
     said = b""
     with suppress(OSError):

@@ -104,7 +104,7 @@ class Jobs:
         return job.result
 
     def stop(self) -> None:
-        """Take no more jobs, refuse those that wait."""
+        """Take no more jobs, and refuse the requests that wait."""
         with self._changed:
             self._stopping = True
             waiting = list(self._jobs)

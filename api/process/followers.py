@@ -1,6 +1,7 @@
 """The processes that follow this one: `--tensor-parallel N` starts N - 1 of them on this machine.
 
-Each has a socket to us. Its end tells them that we are gone, however that came, and they end; theirs tells us.
+A socket joins this process and each follower. When this process is gone the system closes the socket, and the
+follower ends. When a follower is gone this process notices it in the same way.
 
 Knows nothing about what they do.
 """

@@ -56,7 +56,11 @@ def release() -> str:
 
 def _options(capability: int) -> list[str]:
     own = "a" if capability >= OF_ITS_OWN_KIND else ""
-    return [f"--gpu-architecture=sm_{capability}{own}", *(f"--include-path={path}" for path in _headers())]
+    return [
+        f"--gpu-architecture=sm_{capability}{own}",
+        "--device-as-default-execution-space",  # a generic lambda is a host's function otherwise
+        *(f"--include-path={path}" for path in _headers()),
+    ]
 
 
 def _fetched(library: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:

@@ -34,6 +34,9 @@ FEWEST_BYTES = 4  # that can be copied at once
 TILE = 16  # outputs
 NORMS = {mx.bfloat16, mx.float32}
 EIGHT = 8  # positions that a warp multiplies at once
+# MLX keeps arrays of 8 bytes and less in the host's memory, where counting by 132 blocks takes a millisecond.
+GATE = 64  # numbers, of which `TURN` and the first one are used: of two lines of the cache
+TURN = 32
 
 
 class Form(NamedTuple):
@@ -84,7 +87,7 @@ def cuda(parts: Parts) -> Seam | None:
         return None
     kernels = {columns: _kernel(form, columns) for columns in (1, 2, 4)}
     fixed = _fixed(parts)
-    gate = mx.zeros(2, mx.int32)
+    gate = mx.zeros(GATE, mx.int32)
     mx.eval(gate)
     grid, block = (form.processors.number * WARPS * 32, 1, 1), (WARPS * 32, 1, 1)
     scratch, lines = 3 * form.hidden + form.width, 2 * (form.hidden // TILE)
@@ -201,6 +204,7 @@ def _words(form: Form, columns: int) -> dict[str, object]:
         weights["following"] = "nullptr, nullptr, nullptr, nullptr"
     return {
         "warps": WARPS,
+        "turn": TURN,
         "depth": form.depth(columns),
         "cols": columns,
         "inputs": INPUTS[form.bits],

@@ -21,7 +21,7 @@ from __future__ import annotations
 HEADER = r"""
 namespace seam {
 typedef unsigned int word;
-constexpr int PRODUCTS = %(products)d;
+constexpr int PRODUCTS = %(products)d, TURN = %(turn)d;
 constexpr int WARPS = %(warps)d, DEPTH = %(depth)d, COLS = %(cols)d;
 constexpr int INPUTS = %(inputs)d;                             // of a row in an item
 constexpr int GROUP = %(group)d, GROUPS = %(groups)d;          // inputs of a scale, scales of a row in an item
@@ -63,18 +63,18 @@ __device__ inline void multiply(float (&c)[4], word a0, word a1, word a2, word a
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// Wait until all blocks are here. gate: how many are, and how often all were.
+// Wait until all blocks are here. gate[0]: how many are; gate[TURN]: how often all were.
 __device__ inline void all_blocks(int* gate) {
   __syncthreads();
   if (threadIdx.x == 0) {
     __threadfence();
-    const int turn = read_turn(gate + 1);
+    const int turn = read_turn(gate + TURN);
     if (atomicAdd(gate, 1) == gridDim.x - 1) {
       gate[0] = 0;
       __threadfence();
-      atomicAdd(gate + 1, 1);
+      atomicAdd(gate + TURN, 1);
     } else {
-      while (read_turn(gate + 1) == turn) {}
+      while (read_turn(gate + TURN) == turn) {}
     }
     __threadfence();
   }

@@ -22,15 +22,16 @@ PRIVATE = 0o700
 
 
 def prepare() -> Path:
-    """The folder, which is there then; once, before MLX compiles anything. Whoever set the variable has chosen."""
+    """The folder, which is there then; once, before MLX compiles anything. Whoever set the variable has chosen, and
+    minds for themselves who else may write there.
+    """
     chosen = os.environ.get(VARIABLE)
-    if chosen:
-        return Path(chosen)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    path = cache / "mlx-runner" / "kernels" / version("mlx")
+    path = Path(chosen) if chosen else cache / "mlx-runner" / "kernels" / version("mlx")
     try:
         path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-        _require_private(path)
+        if not chosen:
+            _require_private(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         log.warning("Kernels are compiled at every start", extra={"folder": str(path), "error": str(error)})
         path = Path(tempfile.mkdtemp(prefix="mlx-runner-kernels-"))

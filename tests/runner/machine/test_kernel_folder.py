@@ -29,9 +29,23 @@ def test_the_same_folder_is_found_again() -> None:
     assert kernel_folder.prepare() == first
 
 
-def test_a_folder_that_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(kernel_folder.VARIABLE, "/somewhere/else")
-    assert kernel_folder.prepare() == Path("/somewhere/else")
+def test_a_folder_that_the_user_chose_stays_and_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    chosen = tmp_path / "somewhere" / "else"
+    monkeypatch.setenv(kernel_folder.VARIABLE, str(chosen))
+    assert kernel_folder.prepare() == chosen
+    assert chosen.is_dir()
+
+
+def test_a_chosen_folder_that_cannot_be_made_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv(kernel_folder.VARIABLE, str(tmp_path / "a file" / "kernels"))
+    path = kernel_folder.prepare()
+    assert path.is_dir()
+    assert os.environ[kernel_folder.VARIABLE] == str(path)
+    assert "Kernels are compiled at every start" in caplog.text
+    path.rmdir()
 
 
 def test_a_folder_where_others_may_write_is_not_used(caplog: pytest.LogCaptureFixture) -> None:

@@ -35,7 +35,9 @@ class Array(NamedTuple):
 
 
 class Program(NamedTuple):
-    """The kernel gets its inputs, then its outputs, then its numbers, which are integers."""
+    """The kernel gets its inputs, then its outputs, then its numbers, which are integers. threads: of a block, for
+    which the compiler must leave registers; 0 where they are few enough.
+    """
 
     name: str
     inputs: tuple[Array, ...]
@@ -43,11 +45,13 @@ class Program(NamedTuple):
     body: str
     header: str = ""
     numbers: tuple[str, ...] = ()
+    threads: int = 0
 
     def text(self, function: str) -> str:
         """All of what a compiler is given. function: what the kernel is called there."""
         parameters = [f"const {C_TYPES[array.dtype]}* {array.name}" for array in self.inputs]
         parameters += [f"{C_TYPES[array.dtype]}* {array.name}" for array in self.outputs]
         parameters += [f"int {name}" for name in self.numbers]
-        signature = f'extern "C" __global__ void {function}({", ".join(parameters)})'
+        bounds = f"__launch_bounds__({self.threads}) " if self.threads else ""
+        signature = f'extern "C" __global__ void {bounds}{function}({", ".join(parameters)})'
         return f"{BEFORE}{self.header}\n{signature} {{\n{self.body}\n}}\n"

@@ -192,7 +192,8 @@ def program(form: Form, columns: int) -> Program:
     words = _words(form, columns)
     words |= {"forms": FORMS[form.bits] % (words | WORDS[form.bits])}
     words |= {"last": LAST % words if form.joined else ""}
-    return Program("seam", tuple(_inputs(form)), tuple(outputs), BODY % words, HEADER % words, ("rows",))
+    inputs = tuple(_inputs(form))
+    return Program("seam", inputs, tuple(outputs), BODY % words, HEADER % words, ("rows",), WARPS * 32)
 
 
 def _words(form: Form, columns: int) -> dict[str, object]:

@@ -1,34 +1,51 @@
 """What differs between kinds of weights in `seam_source.py`: how an item's inputs are asked for, and how they are
 multiplied with it. By the bits of a packed weight; 0 stands for bfloat16.
 
-Lane t of four has inputs that lie next to one another, and the same places of 16 rows of the weight.
+Lane t of four has inputs that lie next to one another, and the same places of 16 rows of the weight. As soon as a
+piece of inputs was multiplied, the next piece is asked for in its place: behind all the weights that are under way
+it comes a thousand cycles later.
 """
 
 from __future__ import annotations
 
-FLOATS = r"""
-struct Constants { __device__ inline Constants(word) {} };
-template <int W> struct Inputs {
-  uint4 eights[2][COLS];
-  __device__ inline void ask(const __nv_bfloat16* x, int item, int rows) {
-    const int lane = threadIdx.x %% 32, g = lane / 4, t = lane %% 4;
+ASKED = r"""
+// Which items a warp's inputs are asked for: the present one, and the next.
+template <int W> struct Asked {
+  const __nv_bfloat16* x;
+  int item, next, rows;
+  __device__ inline void begin(Inputs<W>& inputs) const {
     #pragma unroll
-    for (int p = 0; p < 2; p++)
-      #pragma unroll
-      for (int n = 0; n < COLS; n++) {
-        eights[p][n] = make_uint4(0, 0, 0, 0);
-        const __nv_bfloat16* from = x + (size_t)(n * 8 + g) * W + item * INPUTS + p * 32 + t * 8;
-        if (n * 8 + g < rows) eights[p][n] = read_eight(from);
-      }
+    for (int q = 0; q < EARLY; q++) inputs.ask_piece(x, item, q, rows);
+  }
+  // In the place of piece q, which was multiplied.
+  __device__ inline void ask(Inputs<W>& inputs, int q) const {
+    inputs.ask_piece(x, q + EARLY < PIECES ? item : next, (q + EARLY) %% PIECES, rows);
   }
 };
+"""
 
+FLOATS = r"""
+struct Constants { __device__ inline Constants(word) {} };
+constexpr int PIECES = 2, EARLY = 2;
+template <int W> struct Inputs {
+  uint4 eights[EARLY][COLS] = {};
+  __device__ inline void ask_piece(const __nv_bfloat16* x, int item, int p, int rows) {
+    const int lane = threadIdx.x %% 32, g = lane / 4, t = lane %% 4;
+    #pragma unroll
+    for (int n = 0; n < COLS; n++) {
+      const __nv_bfloat16* from = x + (size_t)(n * 8 + g) * W + item * INPUTS + p * 32 + t * 8;
+      if (n * 8 + g < rows) eights[p %% EARLY][n] = read_eight(from);
+    }
+  }
+};
+"""
+MULTIPLY_FLOATS = r"""
 template <int TILES, int W>
 __device__ inline void multiply_item(float (&acc)[TILES][COLS][4], const unsigned char* (&slots)[TILES],
-                                     const Inputs<W>& inputs, const __nv_bfloat16*, int, int, const Constants&) {
+                                     Inputs<W>& inputs, const Asked<W>& asked, const Constants&) {
   const int lane = threadIdx.x %% 32, g = lane / 4, t = lane %% 4;
   #pragma unroll
-  for (int p = 0; p < 2; p++)
+  for (int p = 0; p < PIECES; p++) {
     #pragma unroll
     for (int r = 0; r < TILES; r++) {
       const uint4 a = *(const uint4*)(slots[r] + g * 128 + place(g, p * 4 + t) * 16);
@@ -40,6 +57,8 @@ __device__ inline void multiply_item(float (&acc)[TILES][COLS][4], const unsigne
         multiply(acc[r][n], a.z, b.z, a.w, b.w, v.z, v.w);
       }
     }
+    asked.ask(inputs, p);
+  }
 }
 """
 
@@ -56,40 +75,33 @@ struct Constants {
 # a multiple of the sum of these inputs, a product with ones.
 CODES = r"""
 constexpr int PIECES = INPUTS / 64;
-constexpr int EARLY = COLS == 1 ? PIECES : 1;  // whose inputs are asked for at once
+constexpr int EARLY = COLS == 1 ? PIECES : COLS == 2 ? 2 : 1;  // of which the inputs are under way
 
 __device__ inline float number(const unsigned char* from, int which) {
   return (float)((const __nv_bfloat16*)from)[which];
 }
 
 template <int W> struct Inputs {
-  uint4 eights[EARLY][2][COLS];
+  uint4 eights[EARLY][2][COLS] = {};
   __device__ inline void ask_piece(const __nv_bfloat16* x, int item, int q, int rows) {
     const int lane = threadIdx.x %% 32, g = lane / 4, t = lane %% 4;
     #pragma unroll
     for (int p = 0; p < 2; p++)
       #pragma unroll
       for (int n = 0; n < COLS; n++) {
-        uint4& v = eights[q %% EARLY][p][n];
-        v = make_uint4(0, 0, 0, 0);
-        if (n * 8 + g < rows)
-          v = read_eight(x + (size_t)(n * 8 + g) * W + item * INPUTS + q * 64 + t * 16 + p * 8);
+        const __nv_bfloat16* from = x + (size_t)(n * 8 + g) * W + item * INPUTS + q * 64 + t * 16 + p * 8;
+        if (n * 8 + g < rows) eights[q %% EARLY][p][n] = read_eight(from);
       }
   }
-  __device__ inline void ask(const __nv_bfloat16* x, int item, int rows) {
-    #pragma unroll
-    for (int q = 0; q < EARLY; q++) ask_piece(x, item, q, rows);
-  }
 };
-
+"""
+MULTIPLY_CODES = r"""
 template <int TILES, int W>
 __device__ inline void multiply_item(float (&acc)[TILES][COLS][4], const unsigned char* (&slots)[TILES],
-                                     Inputs<W>& inputs, const __nv_bfloat16* x, int item, int rows,
-                                     const Constants& kept) {
+                                     Inputs<W>& inputs, const Asked<W>& asked, const Constants& kept) {
   const int lane = threadIdx.x %% 32, g = lane / 4, t = lane %% 4;
   #pragma unroll
   for (int q = 0; q < PIECES; q++) {
-    if (q >= EARLY) inputs.ask_piece(x, item, q, rows);
     float part[TILES][COLS][4] = {}, total[COLS][4] = {};
     %(piece)s codes[TILES][2];
     #pragma unroll
@@ -119,6 +131,7 @@ __device__ inline void multiply_item(float (&acc)[TILES][COLS][4], const unsigne
         }
       }
     }
+    asked.ask(inputs, q);
     #pragma unroll
     for (int r = 0; r < TILES; r++)
       #pragma unroll
@@ -176,5 +189,7 @@ __device__ inline void numbers_of(word (&o)[4], uint4 piece, int p, const Consta
   }
 }
 """
-FORMS = {0: FLOATS, 4: CONSTANTS + FOUR_READ + CODES, 8: CONSTANTS + EIGHT_READ + CODES}
+_OF_FLOATS = FLOATS + ASKED + MULTIPLY_FLOATS
+_OF_CODES = CODES + ASKED + MULTIPLY_CODES
+FORMS = {0: _OF_FLOATS, 4: CONSTANTS + FOUR_READ + _OF_CODES, 8: CONSTANTS + EIGHT_READ + _OF_CODES}
 WORDS: dict[int, dict[str, str]] = {0: {}, 4: FOUR, 8: EIGHT}

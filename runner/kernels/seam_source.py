@@ -188,18 +188,19 @@ __device__ inline void product(const __nv_bfloat16* bias, const Ends& ends, int 
       if (lane == 0) room.factors[c] = rsqrtf(sum / S::W + ends.eps);
     }
   const Constants kept((word)(rows >> 31));
+  Inputs<S::W> inputs;
+  if (warp < S::ITEMS) Asked<S::W>{ends.x, warp, warp, rows}.begin(inputs);
   int turn = 0;
   for (int round = blockIdx.x; round < S::ROUNDS; round += gridDim.x, turn ^= 1) {
     float acc[S::TILES][COLS][4] = {};
     for (int item = warp; item < S::ITEMS; item += WARPS) {
-      Inputs<S::W> inputs;
-      inputs.ask(ends.x, item, rows);
+      const Asked<S::W> asked{ends.x, item, item + WARPS < S::ITEMS ? item + WARPS : warp, rows};
       wait_for_items<DEPTH - S::TILES>();
       __syncwarp();
       const unsigned char* of_tile[S::TILES];
       #pragma unroll
       for (int r = 0; r < S::TILES; r++) of_tile[r] = room.slots + (slot + r) %% DEPTH * SLOT;
-      multiply_item<S::TILES>(acc, of_tile, inputs, ends.x, item, rows, kept);
+      multiply_item<S::TILES>(acc, of_tile, inputs, asked, kept);
       __syncwarp();
       #pragma unroll
       for (int r = 0; r < S::TILES; r++) {

@@ -16,22 +16,24 @@ from runner.kernels.rows_attention import LANE, Heads, Joint, Query, RowsAttenti
 
 
 class Steps:
-    """Where the position of the present step stands in the lanes of some rows; all layers ask."""
+    """How far some rows are in their lanes; all layers ask.
+
+    What differs from step to step is a number, not an array: a GPU would have to fetch one from the host.
+    """
 
     def __init__(self, lanes: Sequence[Lane], size: int, nobodys: int) -> None:
         """size: of the batch, which may be more than the rows have. nobodys: the lane that those write into."""
         self._lanes = lanes
         self.size = size
-        self._more = [nobodys * LANE] * (size - len(lanes))
-        self.places = mx.array(0)  # [B] int32
+        # Of each row of the batch, where in the lanes its next position stands.
+        self.places = [lane.next_place for lane in lanes] + [nobodys * LANE] * (size - len(lanes))
+        self.step = -1  # how many there were before the present one
         self.longest = 0  # positions of the longest row, the new one included
 
     def advance(self, span: Span) -> None:
-        if not self._lanes:
-            return
         for lane in self._lanes:
             lane.used += 1
-        self.places = mx.array([*(lane.place for lane in self._lanes), *self._more], mx.int32)
+        self.step += 1
         self.longest = span.offset + 1
 
 
@@ -55,7 +57,7 @@ class RowsAtOnce:
     ) -> mx.array:
         heads, widths = queries.shape[1], (keys.shape[-1], values.shape[-1])
         lanes = self._lanes.ready(heads, keys.shape[1], *widths, keys.dtype)
-        query = Query(queries, self._steps.places, scale, sinks, self._steps.longest, (keys, values))
+        query = Query(queries, self._steps.step, scale, sinks, self._steps.longest, (keys, values))
         return self._marked(self._attention.attend(query, lanes))
 
     def attend_joint(self, joined: mx.array, heads: Heads, *, scale: float) -> mx.array:
@@ -64,11 +66,11 @@ class RowsAtOnce:
         """
         width = joined.shape[-1] // heads.joined
         lanes = self._lanes.ready(heads.heads, heads.kv_heads, width, width, joined.dtype)
-        joint = Joint(joined, heads, self._steps.places, scale, self._steps.longest)
+        joint = Joint(joined, heads, self._steps.step, scale, self._steps.longest)
         return self._marked(self._attention.attend_joint(joint, lanes))
 
     def look(self, queries: mx.array, span: Span, *, scale: float, sinks: mx.array | None = None) -> mx.array:
-        query = Query(queries, self._steps.places, scale, sinks, self._steps.longest)
+        query = Query(queries, self._steps.step, scale, sinks, self._steps.longest)
         return self._attention.attend(query, self._lanes.lanes)
 
     def _marked(self, found: mx.array) -> mx.array:

@@ -92,6 +92,7 @@ class Company:
         assert self._at_once is not None
         own = [memory.attention[layer].own() for memory in memories]
         own += [own[0]._replace(start=0, end=0)] * (steps.size - len(own))
+        own = [row._replace(place=place) for row, place in zip(own, steps.places, strict=True)]
         attend = self._at_once.make(own, memories[0].attention[layer].window, self._most)
         return RowsAtOnce(attend, lanes, steps)
 

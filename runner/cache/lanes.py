@@ -31,9 +31,9 @@ class Lane:
         return self.used == LANE
 
     @property
-    def place(self) -> int:
-        """Where the last position stands."""
-        return self.number * LANE + self.used - 1
+    def next_place(self) -> int:
+        """Where the next position will stand."""
+        return self.number * LANE + self.used
 
 
 class LayerLanes:

@@ -4,8 +4,8 @@
     keys, values               of each row its own buffers [1,K,R,D], whose first rows are the positions
                                [start, end), and behind those positions its lane
     lanes [N*W,K,D]            the last positions of N rows, with room for W of each, all in one array
-    places [B] int32           where in the lanes the query's own position stands; what stands before it in the same
-                               lane belongs to the same row
+    place                      where in the lanes a query's own position stands: at first that of its row, a step
+                               later one more; what stands before it in the same lane belongs to the same row
     found [B,H,1,D]
 
 A position that is new is written to its place. It comes as keys and values [B,K,1,D], or joined with its queries as
@@ -29,12 +29,13 @@ LANE = 64  # W
 
 
 class Own(NamedTuple):
-    """A row's own buffers."""
+    """A row's own buffers. place: where in the lanes its next position will stand."""
 
     keys: mx.array
     values: mx.array
     start: int
     end: int
+    place: int = 0
 
 
 class Lanes(NamedTuple):
@@ -46,12 +47,13 @@ class Lanes(NamedTuple):
 
 
 class Query(NamedTuple):
-    """What a layer asks in one step. sinks [H]: for each head the logit of looking at nothing. longest: positions
-    of the longest row, the new one included. new: its keys and values; None: they stand in their places.
+    """What a layer asks in one step. step: how many there were before it since the attention was made. sinks [H]:
+    for each head the logit of looking at nothing. longest: positions of the longest row, the new one included. new:
+    its keys and values; None: they stand in their places.
     """
 
     queries: mx.array
-    places: mx.array
+    step: int
     scale: float
     sinks: mx.array | None
     longest: int
@@ -88,7 +90,7 @@ class Joint(NamedTuple):
 
     joined: mx.array
     heads: Heads
-    places: mx.array
+    step: int
     scale: float
     longest: int
 
@@ -114,14 +116,14 @@ class AtOnce(NamedTuple):
 
 
 def plain(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
-    """Row by row. It waits for the places."""
+    """Row by row."""
 
     def attend(query: Query, lanes: Lanes) -> mx.array:
+        places = [row.place + query.step for row in rows]
         if query.new is not None:
             keys, values = query.new
-            lanes.keys[query.places] = keys.squeeze(2)
-            lanes.values[query.places] = values.squeeze(2)
-        places: list[int] = query.places.tolist()  # type: ignore[assignment]  # typed as object
+            lanes.keys[mx.array(places)] = keys.squeeze(2)
+            lanes.values[mx.array(places)] = values.squeeze(2)
         parts = zip(rows, places, apart(query.queries), strict=True)
         return mx.concatenate(
             [
@@ -138,11 +140,10 @@ def plain(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
         )
 
     def attend_joint(joint: Joint, lanes: Lanes) -> mx.array:
-        places: list[int] = joint.places.tolist()  # type: ignore[assignment]  # typed as object
-        starts = mx.array([row.end + place % LANE for row, place in zip(rows, places, strict=True)])
+        starts = mx.array([row.end + (row.place + joint.step) % LANE for row in rows])
         queries, keys, values, gates = heads_of(joint.joined, joint.heads, starts)
         new = (keys, values)
-        found = attend(Query(queries, joint.places, joint.scale, None, joint.longest, new), lanes)
+        found = attend(Query(queries, joint.step, joint.scale, None, joint.longest, new), lanes)
         if gates is not None:
             found = found * mx.sigmoid(gates)
         return found.reshape(found.shape[0], 1, -1)

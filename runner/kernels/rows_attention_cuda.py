@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -26,6 +26,7 @@ from runner.kernels.program import C_TYPES, Array, Program
 from runner.kernels.rotation import Turning, speeds
 from runner.kernels.rows_attention import LANE, AtOnce, Heads, Joint, Lanes, Own, Query, RowsAttention
 from runner.kernels.rows_attention_source import (
+    AHEAD,
     ATTEND,
     GATE,
     HEAD_NORM,
@@ -33,15 +34,18 @@ from runner.kernels.rows_attention_source import (
     JOINT_NEW,
     JOINT_QUERY,
     NEW,
+    NEWEST,
+    NOW,
+    OF_SEVERAL,
     QUERY,
     SINK,
     TURN,
-    UNLESS_NEW,
     WRITE,
 )
 
-HEADS = 8  # query heads that a block serves at most
+HEADS, MOST_HEADS = 4, 8  # query heads that a block serves at most, and where it would be one alone
 WIDEST = 1024  # numbers of those heads, with which a block of 256 threads has shared memory left
+AT_ONCE = 4  # positions of a group of threads under way
 LONGEST_SHARE = 1024  # positions of a block at most, while there are blocks to be had
 BLOCKS = 264  # that keep the largest GPU of today busy: two for each of its processors
 MOST_SPLITS = 64
@@ -74,7 +78,9 @@ class Shape(NamedTuple):
     def served(self) -> int:
         """Query heads of a block: all that share a key/value head, or a divisor of them."""
         shared = self.heads // self.kv_heads
-        return max(count for count in range(1, HEADS + 1) if shared % count == 0)
+        divisors = [count for count in range(1, MOST_HEADS + 1) if shared % count == 0]
+        few = [count for count in divisors if count <= HEADS]
+        return max(few) if max(few) > 1 else max(divisors)
 
     @property
     def threads(self) -> int:
@@ -83,8 +89,8 @@ class Shape(NamedTuple):
 
     @property
     def share(self) -> int:
-        """Positions of a block at least."""
-        return 128 if self.most == 1 else 256
+        """Positions of a block at least: of a lone row what its threads take in one round."""
+        return self.threads * 8 // self.width * AT_ONCE if self.most == 1 else 256
 
 
 def fits(row: Own) -> bool:
@@ -106,7 +112,7 @@ def cuda(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
         most = 1
     padded = [*rows, *[rows[0]] * (most - len(rows))]
     own = [*(row.keys for row in padded), *(row.values for row in padded)]
-    table = mx.array([[row.start, row.end, row.keys.shape[2]] for row in rows], mx.int32)
+    lone, table = _numbers(rows[0]), None if most == 1 else _table(tuple(_numbers(row) for row in rows))
     kv_heads, width = rows[0].keys.shape[1], rows[0].keys.shape[3]
     joints: dict[mx.Dtype, tuple[Shape, Kernel, list[mx.array]]] = {}  # finding them takes as long as a call
 
@@ -115,7 +121,7 @@ def cuda(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
         kernel: Kernel,
         first: Sequence[mx.array],
         lanes: Lanes,
-        places: mx.array,
+        step: int,
         longest: int,
         out: tuple[int, ...],
     ) -> mx.array:
@@ -124,7 +130,10 @@ def cuda(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
         shares = (batch, shape.heads, splits, width), (batch, shape.heads, splits, 2)
         grid, block = (shape.threads * splits, blocks, batch), (shape.threads, 1, 1)
         shapes = (out, *(shares if splits > 1 else ((1,), (1,))))
-        return kernel([*first, *own, table, *lanes, places], grid, block, shapes)[0]
+        if table is None:
+            *numbers, place = lone
+            return kernel([*first, *own, *lanes], grid, block, shapes, (*numbers, place + step))[0]
+        return kernel([*first, *own, table, *lanes], grid, block, shapes, (step,))[0]
 
     def attend(query: Query, lanes: Lanes) -> mx.array:
         batch, heads, _, _ = query.queries.shape
@@ -133,7 +142,7 @@ def cuda(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
         shape = Shape(heads, kv_heads, width, dtype, most, window, query.scale, given, form)
         first = [query.queries, *(query.new or ()), *(() if sinks is None else (sinks,))]
         out = batch, heads, 1, width
-        return run(shape, _kernel(shape), first, lanes, query.places, query.longest, out)
+        return run(shape, _kernel(shape), first, lanes, query.step, query.longest, out)
 
     def joint_of(dtype: mx.Dtype, heads: Heads, scale: float) -> tuple[Shape, Kernel, list[mx.array]]:
         norms, sizes = heads.norms or (), (heads.heads, kv_heads, width)
@@ -149,12 +158,23 @@ def cuda(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
             joints[dtype] = found = joint_of(dtype, heads, joint.scale)
         shape, kernel, rest = found
         out = joint.joined.shape[0], 1, heads.heads * width
-        return run(shape, kernel, [joint.joined, *rest], lanes, joint.places, joint.longest, out)
+        return run(shape, kernel, [joint.joined, *rest], lanes, joint.step, joint.longest, out)
 
     return RowsAttention(attend, attend_joint)
 
 
 CUDA = AtOnce(fits, cuda)
+
+
+def _numbers(row: Own) -> tuple[int, int, int, int]:
+    """What a kernel is told of a row: the positions of its buffers, their room, its first place in the lanes."""
+    return row.start, row.end, row.keys.shape[2], row.place
+
+
+@lru_cache(maxsize=8)
+def _table(numbers: tuple[tuple[int, int, int, int], ...]) -> mx.array:
+    """[B,4] int32. Layers of a kind share one: a GPU fetches it from the host when it first looks."""
+    return mx.array(numbers, mx.int32)
 
 
 @cache
@@ -190,11 +210,13 @@ def program(shape: Shape) -> Program:
         names = ("sinks",) if shape.eps is None else ("query_norm", "key_norm")
         inputs += [Array(name, shape.given) for name in names]
     inputs += [Array(f"{letter}{row}", dtype) for letter in "kv" for row in rows]
-    inputs.append(Array("table", mx.int32))
-    inputs += [Array("lane_keys", dtype), Array("lane_values", dtype)]
-    inputs += [Array("waiting", mx.int32), Array("places", mx.int32)]
+    if shape.most > 1:
+        inputs.append(Array("table", mx.int32))
+    inputs += [Array("lane_keys", dtype), Array("lane_values", dtype), Array("waiting", mx.int32)]
     outputs = Array("out", dtype), Array("share_found", mx.float32), Array("share_sums", mx.float32)
-    return Program(f"rows_attend_{shape.form}", tuple(inputs), outputs, source(shape), HEADER % _words(shape))
+    numbers = ("step",) if shape.most > 1 else ("start", "end", "room", "place")
+    name, header = f"rows_attend_{shape.form}", HEADER % _words(shape)
+    return Program(name, tuple(inputs), outputs, source(shape), header, numbers)
 
 
 def source(shape: Shape) -> str:
@@ -216,10 +238,12 @@ def source(shape: Shape) -> str:
     return ATTEND % (
         words
         | {
+            "which": OF_SEVERAL % words if shape.most > 1 else "",
             "turn": TURN % words if is_joint else "",
             "query": (JOINT_QUERY if is_joint else QUERY) % words,
             "new": WRITE % words if is_new else "",
-            "unless_new": UNLESS_NEW if is_new else "",
+            "newest": NEWEST if is_new else "",
+            **(AHEAD if shape.most == 1 else NOW),
             "sink": SINK if shape.has_sinks else "",
             "gate": GATE % words if shape.is_gated else "",
         }
@@ -239,6 +263,7 @@ def _words(shape: Shape) -> dict[str, Any]:
         "shared": shape.heads // shape.kv_heads,
         "window": shape.window or 0,
         "lane": LANE,
+        "at_once": AT_ONCE,
         "share": shape.share,
         "threads": shape.threads,
         "dims": shape.dims,

@@ -35,7 +35,7 @@ template <typename Pack> __device__ inline Pack read(const void* from) {
 ATTEND = r"""
 constexpr int L = %(D)d / 8;              // threads of a position
 constexpr int GROUPS = %(threads)d / L;
-constexpr int AT_ONCE = 4;                // positions of a group under way
+constexpr int AT_ONCE = %(at_once)d;      // positions of a group under way
 constexpr int WARPS = %(threads)d / 32;
 constexpr int G = %(G)d;                  // query heads of this block
 using Pack = Eight%(kind)s;
@@ -47,13 +47,23 @@ const int thread = threadIdx.x, part = thread %% L, group = thread / L, d0 = par
 
 const %(type)s* own_keys = k0;
 const %(type)s* own_values = v0;
-switch (row) { %(cases)s }
-const int start = table[row * 3], end = table[row * 3 + 1], room = table[row * 3 + 2];
-const int place = places[row], lane = place - place %% %(lane)d;
+%(which)s
+const int lane = place - place %% %(lane)d;
 const int total = end + place - lane + 1, newest = total - 1;
 const int oldest = %(window)d > 0 ? max(0, total - %(window)d) : 0;
 const int share = max(%(share)d, (total - oldest + splits - 1) / splits);
 const int low = oldest + split * share, high = min(total, low + share);
+
+Pack keys[AT_ONCE], values[AT_ONCE];
+const auto ask = [&](int round, Pack (&to)[AT_ONCE], const %(type)s* own, const %(type)s* in_lanes) {
+  #pragma unroll
+  for (int u = 0; u < AT_ONCE; u++) {
+    const int p = min(round + group + u * GROUPS, high - 1);
+    to[u] = read<Pack>(p < end ? own + ((size_t)kv_head * room + (p - start)) * %(D)d + d0
+                               : in_lanes + ((size_t)(lane + p - end) * %(K)d + kv_head) * %(D)d + d0);
+  }
+};
+%(first)s
 
 float q[G][8], m[G], l[G], acc[G][8] = {};
 %(turn)s
@@ -68,19 +78,9 @@ for (int g = 0; g < G; g++) {
 
 // All groups of a warp go round equally often, since they meet in its shuffles.
 for (int round = low; round < high; round += GROUPS * AT_ONCE) {
-  const int base = round + group;
-  Pack keys[AT_ONCE], values[AT_ONCE];
-  #pragma unroll
-  for (int u = 0; u < AT_ONCE; u++) {
-    const int p = min(base + u * GROUPS, high - 1);
-    const bool far = p < end;
-    const size_t at = far ? ((size_t)kv_head * room + (p - start)) * %(D)d + d0
-                          : ((size_t)(lane + p - end) * %(K)d + kv_head) * %(D)d + d0;
-    %(unless_new)s {
-      keys[u] = read<Pack>((far ? own_keys : lane_keys) + at);
-      values[u] = read<Pack>((far ? own_values : lane_values) + at);
-    }
-  }
+  const int base = round + group, next = round + GROUPS * AT_ONCE;
+  %(now)s
+  %(newest)s
   float score[AT_ONCE][G];
   #pragma unroll
   for (int u = 0; u < AT_ONCE; u++) {
@@ -92,6 +92,7 @@ for (int round = low; round < high; round += GROUPS * AT_ONCE) {
       score[u][g] = sum;
     }
   }
+  %(next_keys)s
   #pragma unroll
   for (int u = 0; u < AT_ONCE; u++) {
     #pragma unroll
@@ -120,6 +121,7 @@ for (int round = low; round < high; round += GROUPS * AT_ONCE) {
       for (int e = 0; e < 8; e++) acc[g][e] += weight * (float)values[u].v[e];
     }
   }
+  %(next_values)s
 }
 
 __shared__ float all_m[WARPS][G], all_l[WARPS][G], all_acc[WARPS][G][%(D)d];
@@ -173,8 +175,10 @@ for (int i = thread; i < G * %(D)d; i += %(threads)d) {
   const int g = i / %(D)d, d = i %% %(D)d;
   const size_t head = (size_t)row * %(H)d + first_head + g;
   float most = -INFINITY, sum = 0.f, found = 0.f;
+  #pragma unroll 4
   for (int s = 0; s < splits; s++) most = fmaxf(most, __ldcg(share_sums + (head * splits + s) * 2));
   %(sink)s
+  #pragma unroll 4
   for (int s = 0; s < splits; s++) {
     const float m = __ldcg(share_sums + (head * splits + s) * 2);
     const float kept = m == -INFINITY ? 0.f : exp2f(m - most);
@@ -184,6 +188,24 @@ for (int i = thread; i < G * %(D)d; i += %(threads)d) {
   out[head * %(D)d + d] = (%(type)s)(found / sum%(gate)s);
 }
 """
+# A lone row's numbers are the kernel's own.
+OF_SEVERAL = """
+switch (row) { %(cases)s }
+const int start = table[row * 4], end = table[row * 4 + 1], room = table[row * 4 + 2];
+const int place = table[row * 4 + 3] + step;
+"""
+# A lone row has the processors for itself: its keys and values are asked for before there are queries, and those of
+# the next round while this one is computed. Blocks of several rows do better with fewer registers, and so with more
+# blocks at once.
+AHEAD = {
+    "first": "if (low < high) { ask(low, keys, own_keys, lane_keys); ask(low, values, own_values, lane_values); }",
+    "now": "",
+    "next_keys": "if (next < high) ask(next, keys, own_keys, lane_keys);",
+    "next_values": "if (next < high) ask(next, values, own_values, lane_values);",
+}
+NOW = dict.fromkeys(AHEAD, "") | {
+    "now": "ask(round, keys, own_keys, lane_keys); ask(round, values, own_values, lane_values);"
+}
 SINK = """
   const float sink = (float)sinks[first_head + g] * 1.4426950408889634f;
   most = fmaxf(most, sink);
@@ -212,8 +234,21 @@ for (int e = 0; e < 8; e++) {
   if (d0 < HALF) sine[e] = -sine[e];
 }
 const int partner = d0 < HALF ? d0 + HALF : d0 < 2 * HALF ? d0 - HALF : d0;
-auto turned = [&](int head, const %(norm_type)s* norm, float (&to)[8]) {
-  const Pack one = *(const Pack*)(mine + head * %(D)d + d0), two = *(const Pack*)(mine + head * %(D)d + partner);
+// All that is joined is asked for at once. Of the key only the warp that writes it does.
+Pack ones[G], twos[G], key_one = {}, key_two = {}, new_one = {};
+const bool has_new = low <= newest && newest < high && thread < 32;
+const %(type)s* const key_from = mine + (%(each)d * %(H)d + kv_head) * %(D)d;
+#pragma unroll
+for (int g = 0; g < G; g++) {
+  ones[g] = read<Pack>(mine + (first_head + g) * %(each)d * %(D)d + d0);
+  twos[g] = read<Pack>(mine + (first_head + g) * %(each)d * %(D)d + partner);
+}
+if (has_new) {
+  key_one = read<Pack>(key_from + d0);
+  key_two = read<Pack>(key_from + partner);
+  new_one = read<Pack>(key_from + %(K)d * %(D)d + d0);
+}
+auto turned = [&](const Pack& one, const Pack& two, const %(norm_type)s* norm, float (&to)[8]) {
   float a[8], b[8];
   #pragma unroll
   for (int e = 0; e < 8; e++) { a[e] = (float)one.v[e]; b[e] = (float)two.v[e]; }
@@ -236,14 +271,14 @@ HEAD_NORM = """
   }
 """
 GATE = " / (1.f + __expf(-(float)mine[((first_head + g) * 2 + 1) * %(D)d + d]))"
-JOINT_QUERY = "turned((first_head + g) * %(each)d, %(query_norm)s, q[g]);"
+JOINT_QUERY = "turned(ones[g], twos[g], %(query_norm)s, q[g]);"
 JOINT_NEW = """
   float turned_key[8];
-  turned(%(each)d * %(H)d + kv_head, %(key_norm)s, turned_key);
+  turned(key_one, key_two, %(key_norm)s, turned_key);
   Pack key;
   #pragma unroll
   for (int e = 0; e < 8; e++) key.v[e] = (%(type)s)turned_key[e];
-  const Pack value = *(const Pack*)(mine + (%(each)d * %(H)d + %(K)d + kv_head) * %(D)d + d0);
+  const Pack value = new_one;
 """
 # The first warp of a block whose share has the new position keeps it and writes it.
 WRITE = """
@@ -259,4 +294,9 @@ if (low <= newest && newest < high && thread < 32) {
 }
 __syncthreads();
 """
-UNLESS_NEW = "if (p == newest) { keys[u] = new_key[part]; values[u] = new_value[part]; } else"
+# What was asked for in its place was not written yet.
+NEWEST = """
+  #pragma unroll
+  for (int u = 0; u < AT_ONCE; u++)
+    if (min(base + u * GROUPS, high - 1) == newest) { keys[u] = new_key[part]; values[u] = new_value[part]; }
+"""

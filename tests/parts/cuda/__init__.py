@@ -23,6 +23,7 @@ from runner.kernels.program import C_TYPES, Program
 HERE = Path(__file__).parent
 COMPILER = shutil.which("c++") or shutil.which("g++")
 FLAGS = ["-std=c++20", "-O1", "-fpermissive", "-w", "-fno-strict-aliasing", "-fPIC"]
+FLAGS += ["-U_FORTIFY_SOURCE"]  # which some compilers define by themselves, and which forbids fibers
 HELD_AS = {
     mx.bfloat16: np.uint16,
     mx.float16: np.float16,

@@ -151,11 +151,13 @@ def test_a_large_input_times_a_large_weight_of_its_norm_is_no_infinity() -> None
     assert mx.allclose(found, plain, rtol=0, atol=0.02)
 
 
-def rows_of(lengths: list[int], kv_heads: int, width: int, dtype: mx.Dtype = mx.float32) -> list[Own]:
+def rows_of(
+    lengths: list[int], places: list[int], kv_heads: int, width: int, dtype: mx.Dtype = mx.float32
+) -> list[Own]:
     shapes = [(1, kv_heads, length + 3, width) for length in lengths]
     return [
-        Own(normal(shape).astype(dtype), normal(shape).astype(dtype), 0, length)
-        for shape, length in zip(shapes, lengths, strict=True)
+        Own(normal(shape).astype(dtype), normal(shape).astype(dtype), 0, length, place)
+        for shape, length, place in zip(shapes, lengths, places, strict=True)
     ]
 
 
@@ -183,17 +185,19 @@ def test_joined_heads_are_normed_turned_written_and_find_what_the_plain_form_fin
     """A lone row whose positions are split over blocks, and two rows."""
     mx.random.seed(len(lengths))
     heads, kv_heads, width, rows = 4, 2, 32, len(lengths)
-    own = rows_of(lengths, kv_heads, width, dtype)
+    own = rows_of(lengths, [row * LANE + 7 for row in range(rows)], kv_heads, width, dtype)
     ours, plain = lanes_of(rows, heads, kv_heads, width, dtype)
     norms = (1 + 0.1 * normal((width,)).astype(dtype), 1 + 0.1 * normal((width,)).astype(dtype))
     turned = Heads(heads, kv_heads, Turning(width, width // 2, 10_000.0), norms, 1e-6, is_gated)
-    joined = normal((rows, 1, turned.joined * width)).astype(dtype)
-    places = mx.array([row * LANE + 7 for row in range(rows)], mx.int32)
-    joint = Joint(joined, turned, places, width**-0.5, max(lengths) + 8)
-    found = rows_attention_cuda.cuda(own, None, rows).attend_joint(joint, ours)
-    expected = PLAIN_ATTENTION.make(own, None, rows).attend_joint(joint, plain)
-    assert found.dtype == dtype
-    assert mx.allclose(found, expected, rtol=0, atol=close)
+    ways = rows_attention_cuda.cuda(own, None, rows), PLAIN_ATTENTION.make(own, None, rows)
+    for step in (0, 1):
+        joined = normal((rows, 1, turned.joined * width)).astype(dtype)
+        joint = Joint(joined, turned, step, width**-0.5, max(lengths) + 8 + step)
+        found, expected = (
+            way.attend_joint(joint, lanes) for way, lanes in zip(ways, (ours, plain), strict=True)
+        )
+        assert found.dtype == dtype
+        assert mx.allclose(found, expected, rtol=0, atol=close)
     assert mx.allclose(ours.keys, plain.keys, rtol=0, atol=close)
     assert mx.array_equal(ours.values, plain.values)
     assert not ours.waiting.any()
@@ -202,10 +206,10 @@ def test_joined_heads_are_normed_turned_written_and_find_what_the_plain_form_fin
 def test_a_query_with_a_window_and_sinks_finds_what_the_plain_form_finds() -> None:
     mx.random.seed(3)
     heads, kv_heads, width, lengths = 4, 2, 16, [300, 9]
-    own, (ours, plain) = rows_of(lengths, kv_heads, width), lanes_of(3, heads, kv_heads, width)
+    own = rows_of(lengths, [2 * LANE, LANE - 4], kv_heads, width)
+    ours, plain = lanes_of(3, heads, kv_heads, width)
     queries, keys, values = (normal((2, count, 1, width)) for count in (heads, kv_heads, kv_heads))
-    places = mx.array([2 * LANE + 3, LANE - 1], mx.int32)
-    query = Query(queries, places, 0.25, normal((heads,)), max(lengths) + LANE, (keys, values))
+    query = Query(queries, 3, 0.25, normal((heads,)), max(lengths) + LANE, (keys, values))
     ways = (rows_attention_cuda.cuda(own, 40, 3), ours), (PLAIN_ATTENTION.make(own, 40, 3), plain)
     for asked in (query, query._replace(new=None)):
         found, expected = (way.attend(asked, lanes) for way, lanes in ways)

@@ -46,6 +46,7 @@ LENGTHS = {
     "a long one among short ones": [5, 9000, 70],
     "many": [37 * number + 1 for number in range(12)],
 }
+STEP = 5  # since the attention was made
 TOLERANCE = {mx.float32: 2e-5, mx.bfloat16: 2e-2, mx.float16: 2e-3}
 
 
@@ -63,11 +64,14 @@ def test_the_kernel_finds_what_the_plain_form_finds(name: str, lengths: str) -> 
     most = len(rows) + 2
     lanes = [made_lanes(kind, most) for _ in range(2)]
     numbers = draw.sample(range(most), len(rows))
-    places = mx.array([number * LANE + draw.randrange(LANE) for number in numbers], mx.int32)
+    rows = [
+        one._replace(place=number * LANE + draw.randrange(LANE - STEP))
+        for number, one in zip(numbers, rows, strict=True)
+    ]
     new = tuple(sliced(kind, len(rows), kind.kv_heads) for _ in range(2))
     query = Query(
         sliced(kind, len(rows), kind.heads),
-        places,
+        STEP,
         kind.width**-0.5,
         normal(kind, kind.heads) if kind.sinks else None,
         max(row.end for row in rows) + LANE,
@@ -103,12 +107,14 @@ def test_joined_heads_are_turned_and_find_what_the_plain_form_finds(name: str, l
     rows = [row(kind, length, draw) for length in held]
     most = len(rows)
     lanes = [made_lanes(kind, most) for _ in range(2)]
-    places = mx.array([number * LANE + draw.randrange(LANE) for number in range(most)], mx.int32)
+    rows = [
+        one._replace(place=number * LANE + draw.randrange(LANE - STEP)) for number, one in enumerate(rows)
+    ]
     norms = (normal(kind, kind.width), normal(kind, kind.width)) if name in ("normed", "gated") else None
     turning = Turning(kind.width, kind.width // (2 if "part" in name else 1), 500_000.0)
     heads = Heads(kind.heads, kind.kv_heads, turning, norms, 1e-6, is_gated=name == "gated")
     joined = normal(kind, most, 1, heads.joined * kind.width)
-    joint = Joint(joined, heads, places, kind.width**-0.5, max(held) + LANE)
+    joint = Joint(joined, heads, STEP, kind.width**-0.5, max(held) + LANE)
     assert turns(turning)
     found, expected = (
         way.make(rows, kind.window, most).attend_joint(joint, lane)

@@ -29,7 +29,9 @@ def test_the_same_folder_is_found_again() -> None:
     assert kernel_folder.prepare() == first
 
 
-def test_a_folder_that_the_user_chose_stays_and_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_that_the_user_chose_stays_and_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     chosen = tmp_path / "somewhere" / "else"
     monkeypatch.setenv(kernel_folder.VARIABLE, str(chosen))
     assert kernel_folder.prepare() == chosen

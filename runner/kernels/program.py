@@ -52,6 +52,6 @@ class Program(NamedTuple):
         parameters = [f"const {C_TYPES[array.dtype]}* {array.name}" for array in self.inputs]
         parameters += [f"{C_TYPES[array.dtype]}* {array.name}" for array in self.outputs]
         parameters += [f"int {name}" for name in self.numbers]
-        bounds = f"__launch_bounds__({self.threads}) " if self.threads else ""
+        bounds = f"__launch_bounds__({self.threads}, 1) " if self.threads else ""
         signature = f'extern "C" __global__ void {bounds}{function}({", ".join(parameters)})'
         return f"{BEFORE}{self.header}\n{signature} {{\n{self.body}\n}}\n"

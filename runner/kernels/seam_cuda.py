@@ -26,7 +26,7 @@ from runner.kernels.seam_source import BODY, HEADER, LAST
 from runner.machine.cuda import Processors, processors
 
 WARPS = 8
-DEPTH = 8  # items of a warp that are under way at once, where they fit
+DEPTH = 4  # items of a warp that are under way at once
 SHALLOWEST = 4
 INPUTS = {0: 64, 4: 256, 8: 128}  # of 128 bytes of a row, by bits
 GROUPS = (64, 128)  # inputs
@@ -35,8 +35,7 @@ TILE = 16  # outputs
 NORMS = {mx.bfloat16, mx.float32}
 EIGHT = 8  # positions that a warp multiplies at once
 # MLX keeps arrays of 8 bytes and less in the host's memory, where counting by 132 blocks takes a millisecond.
-GATE = 64  # numbers, of which `TURN` and the first one are used: of two lines of the cache
-TURN = 32
+GATE = 64  # numbers, of which the first two are used
 
 
 class Form(NamedTuple):
@@ -205,7 +204,6 @@ def _words(form: Form, columns: int) -> dict[str, object]:
         weights["following"] = "nullptr, nullptr, nullptr, nullptr"
     return {
         "warps": WARPS,
-        "turn": TURN,
         "depth": form.depth(columns),
         "cols": columns,
         "inputs": INPUTS[form.bits],

@@ -21,7 +21,7 @@ from __future__ import annotations
 HEADER = r"""
 namespace seam {
 typedef unsigned int word;
-constexpr int PRODUCTS = %(products)d, TURN = %(turn)d;
+constexpr int PRODUCTS = %(products)d;
 constexpr int WARPS = %(warps)d, DEPTH = %(depth)d, COLS = %(cols)d;
 constexpr int INPUTS = %(inputs)d;                             // of a row in an item
 constexpr int GROUP = %(group)d, GROUPS = %(groups)d;          // inputs of a scale, scales of a row in an item
@@ -51,10 +51,25 @@ __device__ inline uint4 read_eight(const void* from) {
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
   return v;
 }
-__device__ inline int read_turn(const int* from) {
-  int v;
-  asm volatile("ld.acquire.gpu.global.s32 %%0, [%%1];" : "=r"(v) : "l"(from) : "memory");
+template <typename T> __device__ inline float read_one(const T* from) {
+  if constexpr (sizeof(T) == 2) {
+    unsigned short v;
+    asm volatile("ld.global.u16 %%0, [%%1];" : "=h"(v) : "l"(from));
+    return (float)*(T*)&v;
+  } else {
+    word v;
+    asm volatile("ld.global.u32 %%0, [%%1];" : "=r"(v) : "l"(from));
+    return (float)*(T*)&v;
+  }
+}
+typedef unsigned long long Count;
+__device__ inline Count read_count(const Count* from) {
+  Count v;
+  asm volatile("ld.acquire.gpu.global.u64 %%0, [%%1];" : "=l"(v) : "l"(from) : "memory");
   return v;
+}
+__device__ inline void count_one(Count* at) {
+  asm volatile("red.release.gpu.global.add.u64 [%%0], 1;" :: "l"(at) : "memory");
 }
 __device__ inline void multiply(float (&c)[4], word a0, word a1, word a2, word a3, word b0, word b1) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
@@ -63,23 +78,28 @@ __device__ inline void multiply(float (&c)[4], word a0, word a1, word a2, word a
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// Wait until all blocks are here. gate[0]: how many are; gate[TURN]: how often all were.
-__device__ inline void all_blocks(int* gate) {
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    const int turn = read_turn(gate + TURN);
-    if (atomicAdd(gate, 1) == gridDim.x - 1) {
-      gate[0] = 0;
-      __threadfence();
-      atomicAdd(gate + TURN, 1);
-    } else {
-      while (read_turn(gate + TURN) == turn) {}
+// Where all blocks wait for each other. Whoever arrives counts, and waits for as many as there are: what a load or
+// an atomic operation answers comes behind all weights that are under way, so there is one such answer and not three.
+// The count goes on from launch to launch. Its first thread knows; no block can be behind the last wait of a launch
+// before all are in it, so before the first one the count is below that of a launch.
+struct Meeting {
+  Count *arrived, wanted;
+  __device__ inline Meeting(Count* at) : arrived(at), wanted(0) {
+    if (threadIdx.x == 0) {
+      const Count now = read_count(at);
+      wanted = now - now %% (gridDim.x * (PRODUCTS - 1));
     }
-    __threadfence();
   }
-  __syncthreads();
-}
+  __device__ inline void all_blocks() {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      count_one(arrived);
+      wanted += gridDim.x;
+      while (read_count(arrived) < wanted) {}
+    }
+    __syncthreads();
+  }
+};
 
 // One of the four, for whoever copies its weight.
 struct Weights {
@@ -179,6 +199,8 @@ template <class S, class Ahead>
 __device__ inline void product(const __nv_bfloat16* bias, const Ends& ends, int rows, const Room& room, int& slot,
                                Ahead ahead) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x %% 32, g = lane / 4, t = lane %% 4;
+  Inputs<S::W> inputs;
+  if (warp < S::ITEMS) Asked<S::W>{ends.x, warp, warp, rows}.begin(inputs);
   if (ends.squares)
     for (int c = warp; c < rows; c += WARPS) {
       float sum = 0.f;
@@ -188,10 +210,17 @@ __device__ inline void product(const __nv_bfloat16* bias, const Ends& ends, int 
       if (lane == 0) room.factors[c] = rsqrtf(sum / S::W + ends.eps);
     }
   const Constants kept((word)(rows >> 31));
-  Inputs<S::W> inputs;
-  if (warp < S::ITEMS) Asked<S::W>{ends.x, warp, warp, rows}.begin(inputs);
   int turn = 0;
   for (int round = blockIdx.x; round < S::ROUNDS; round += gridDim.x, turn ^= 1) {
+    // What the sums will meet is asked for now, too. Thread i of every `threads` outputs makes number k.
+    float added[COLS], next_norm[COLS];
+    #pragma unroll
+    for (int k = 0; k < COLS; k++) {
+      const int i = k * WARPS * 32 + threadIdx.x, at = round * S::MADE + i %% S::MADE;
+      const bool is_there = i < S::MADE * rows && at < S::OUT;
+      added[k] = ends.residual && is_there ? read_one(ends.residual + (size_t)(i / S::MADE) * S::OUT + at) : 0.f;
+      next_norm[k] = ends.normed && is_there ? read_one(ends.norm + at) : 0.f;
+    }
     float acc[S::TILES][COLS][4] = {};
     for (int item = warp; item < S::ITEMS; item += WARPS) {
       const Asked<S::W> asked{ends.x, item, item + WARPS < S::ITEMS ? item + WARPS : warp, rows};
@@ -217,8 +246,10 @@ __device__ inline void product(const __nv_bfloat16* bias, const Ends& ends, int 
         #pragma unroll
         for (int i = 0; i < 4; i++) found[warp][r * 16 + g + i / 2 * 8][n * 8 + 2 * t + i %% 2] = acc[r][n][i];
     __syncthreads();
-    for (int base = warp * 32; base < S::MADE * rows; base += WARPS * 32) {
-      const int i = base + lane, j = i %% S::MADE, c = min(i / S::MADE, rows - 1), at = round * S::MADE + j;
+    #pragma unroll
+    for (int k = 0; k < COLS; k++) {
+      if (k * WARPS * 32 + warp * 32 >= S::MADE * rows) break;
+      const int i = k * WARPS * 32 + threadIdx.x, j = i %% S::MADE, c = min(i / S::MADE, rows - 1), at = round * S::MADE + j;
       const bool is_there = i < S::MADE * rows && at < S::OUT;
       const float factor = ends.squares ? room.factors[c] : 1.f;
       auto output = [&](int row, int number) {
@@ -232,11 +263,11 @@ __device__ inline void product(const __nv_bfloat16* bias, const Ends& ends, int 
       float y = output(j, at);
       if constexpr (S::GATED) y = y / (1.f + __expf(-y)) * output(16 + j, S::OUT + at);
       const size_t place = (size_t)c * S::OUT + at;
-      if (ends.residual && is_there) y += (float)ends.residual[place];
+      if (ends.residual) y += added[k];
       const __nv_bfloat16 made = (__nv_bfloat16)y;
       if (is_there) ends.out[place] = made;
       if (ends.normed) {
-        if (is_there) ends.normed[place] = (__nv_bfloat16)((float)made * (float)ends.norm[at]);
+        if (is_there) ends.normed[place] = (__nv_bfloat16)((float)made * next_norm[k]);
         float square = is_there ? (float)made * (float)made : 0.f;
         #pragma unroll
         for (int other = 1; other < 16; other *= 2) square += __shfl_xor_sync(0xffffffff, square, other);
@@ -274,6 +305,7 @@ const Ends of_out{found, nullptr, 0.f, x, between, norm, normed, squares};
 const Ends of_gate_up{normed, squares, %(eps)s, nullptr, gated, nullptr, nullptr, nullptr};
 const Ends of_down{gated, nullptr, 0.f, between, out, %(last_norm)s};
 
+Meeting blocks((Count*)gate);
 Cursor at;
 auto ahead = [&](unsigned char* to) { at.copy(to, all); };
 at.begin_product(all);
@@ -281,14 +313,14 @@ at.begin_product(all);
 for (int i = 0; i < DEPTH; i++) ahead(room.slots + i * SLOT);
 int slot = 0;
 product<Out>(all[0].bias, of_out, rows, room, slot, ahead);
-all_blocks((int*)gate);
+blocks.all_blocks();
 product<GateUp>(all[1].bias, of_gate_up, rows, room, slot, ahead);
-all_blocks((int*)gate);
+blocks.all_blocks();
 product<Down>(all[2].bias, of_down, rows, room, slot, ahead);
 %(last)s
 """
 LAST = r"""
-all_blocks((int*)gate);
+blocks.all_blocks();
 const Ends of_following{normed_again, squares + lines, %(next_eps)s, nullptr, joined, nullptr, nullptr, nullptr};
 product<Following>(all[3].bias, of_following, rows, room, slot, ahead);
 """

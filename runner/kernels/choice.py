@@ -8,7 +8,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from runner.kernels import attention as one_row
-from runner.kernels import compiled, delta_chunks_cuda
+from runner.kernels import compiled, delta_chunks_cuda, seam_cuda
 from runner.kernels import rotation as rotations
 from runner.kernels.activations import CPU, PLAIN, Activations
 from runner.kernels.attention import Attention
@@ -52,8 +52,7 @@ def few_rows() -> FewRows | None:
     """How a few rows that decode go through layers; None: by MLX's own operations."""
     if device.kind() != "cuda" or not compiled.works():
         return None
-    # Not `seam_cuda.py`: its blocks wait for each other, and it has not run on a GPU.
-    return FewRows(CUDA_PRODUCTS, CUDA_STEPS, CUDA_MIXING, lambda parts: None)
+    return FewRows(CUDA_PRODUCTS, CUDA_STEPS, CUDA_MIXING, seam_cuda.cuda)
 
 
 def linear_chunks() -> Recurrence:

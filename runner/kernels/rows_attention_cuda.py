@@ -106,34 +106,38 @@ def turns(turning: Turning) -> bool:
     )
 
 
+class Launch(NamedTuple):
+    """How a kernel is started: threads in all and of a block, and the shapes of what it makes."""
+
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+class Asked(NamedTuple):
+    """All that the steps of a layer have in common. rest: the inputs behind the joined heads."""
+
+    shape: Shape
+    kernel: Kernel
+    lanes: Lanes
+    rest: list[mx.array]
+    launches: dict[int, Launch]  # by the positions of the longest row, in shares
+
+
 def cuda(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
     """One kernel for all rows; one row alone has one of its own."""
     if len(rows) == 1:
         most = 1
     padded = [*rows, *[rows[0]] * (most - len(rows))]
     own = [*(row.keys for row in padded), *(row.values for row in padded)]
-    lone, table = _numbers(rows[0]), None if most == 1 else _table(tuple(_numbers(row) for row in rows))
+    start, end, room, place = _numbers(rows[0])
+    if most > 1:
+        own.append(_table(tuple(_numbers(row) for row in rows)))
     kv_heads, width = rows[0].keys.shape[1], rows[0].keys.shape[3]
-    joints: dict[mx.Dtype, tuple[Shape, Kernel, list[mx.array]]] = {}  # finding them takes as long as a call
+    joints: dict[mx.Dtype, Asked] = {}  # making one takes longer than a call
 
-    def run(
-        shape: Shape,
-        kernel: Kernel,
-        first: Sequence[mx.array],
-        lanes: Lanes,
-        step: int,
-        longest: int,
-        out: tuple[int, ...],
-    ) -> mx.array:
-        batch, blocks = out[0], shape.heads // shape.served
-        splits = _splits(longest if window is None else min(longest, window), batch * blocks, shape.share)
-        shares = (batch, shape.heads, splits, width), (batch, shape.heads, splits, 2)
-        grid, block = (shape.threads * splits, blocks, batch), (shape.threads, 1, 1)
-        shapes = (out, *(shares if splits > 1 else ((1,), (1,))))
-        if table is None:
-            *numbers, place = lone
-            return kernel([*first, *own, *lanes], grid, block, shapes, (*numbers, place + step))[0]
-        return kernel([*first, *own, table, *lanes], grid, block, shapes, (step,))[0]
+    def numbers(step: int) -> tuple[int, ...]:
+        return (step,) if most > 1 else (start, end, room, place + step)
 
     def attend(query: Query, lanes: Lanes) -> mx.array:
         batch, heads, _, _ = query.queries.shape
@@ -141,26 +145,39 @@ def cuda(rows: Sequence[Own], window: int | None, most: int) -> RowsAttention:
         given, form = None if sinks is None else sinks.dtype, "look" if query.new is None else "new"
         shape = Shape(heads, kv_heads, width, dtype, most, window, query.scale, given, form)
         first = [query.queries, *(query.new or ()), *(() if sinks is None else (sinks,))]
-        out = batch, heads, 1, width
-        return run(shape, _kernel(shape), first, lanes, query.step, query.longest, out)
+        launch = _launch(shape, query.longest, (batch, heads, 1, width))
+        return _kernel(shape)([*first, *own, *lanes], *launch, numbers(query.step))[0]
 
-    def joint_of(dtype: mx.Dtype, heads: Heads, scale: float) -> tuple[Shape, Kernel, list[mx.array]]:
+    def asked(dtype: mx.Dtype, heads: Heads, scale: float, lanes: Lanes) -> Asked:
         norms, sizes = heads.norms or (), (heads.heads, kv_heads, width)
         given, eps = (norms[0].dtype, heads.eps) if norms else (None, None)
         dims, is_gated = heads.turning.dims, heads.is_gated
         shape = Shape(*sizes, dtype, most, window, scale, given, "joint", dims, eps, is_gated)
-        return shape, _kernel(shape), [_speeds(heads.turning), *norms]
+        return Asked(shape, _kernel(shape), lanes, [_speeds(heads.turning), *norms, *own, *lanes], {})
 
     def attend_joint(joint: Joint, lanes: Lanes) -> mx.array:
-        heads, dtype = joint.heads, joint.joined.dtype
-        found = joints.get(dtype)
-        if found is None:
-            joints[dtype] = found = joint_of(dtype, heads, joint.scale)
-        shape, kernel, rest = found
-        out = joint.joined.shape[0], 1, heads.heads * width
-        return run(shape, kernel, [joint.joined, *rest], lanes, joint.step, joint.longest, out)
+        joined, heads, step, scale, longest = joint
+        known = joints.get(joined.dtype)
+        if known is None or known.lanes is not lanes:
+            joints[joined.dtype] = known = asked(joined.dtype, heads, scale, lanes)
+        shape, kernel, _, rest, launches = known
+        launch = launches.get(longest // shape.share)
+        if launch is None:
+            out = joined.shape[0], 1, heads.heads * width
+            launches[longest // shape.share] = launch = _launch(shape, longest, out)
+        return kernel([joined, *rest], *launch, numbers(step))[0]
 
     return RowsAttention(attend, attend_joint)
+
+
+def _launch(shape: Shape, longest: int, out: tuple[int, ...]) -> Launch:
+    """longest: positions of the longest row. out: the shape of what is found."""
+    batch, blocks = out[0], shape.heads // shape.served
+    seen = longest if shape.window is None else min(longest, shape.window)
+    splits = _splits(seen, batch * blocks, shape.share)
+    shares = (batch, shape.heads, splits, shape.width), (batch, shape.heads, splits, 2)
+    grid, block = (shape.threads * splits, blocks, batch), (shape.threads, 1, 1)
+    return Launch(grid, block, (out, *(shares if splits > 1 else ((1,), (1,)))))
 
 
 CUDA = AtOnce(fits, cuda)

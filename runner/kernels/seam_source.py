@@ -78,10 +78,9 @@ __device__ inline void multiply(float (&c)[4], word a0, word a1, word a2, word a
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// Where all blocks wait for each other. Whoever arrives counts, and waits for as many as there are: what a load or
-// an atomic operation answers comes behind all weights that are under way, so there is one such answer and not three.
-// The count goes on from launch to launch. Its first thread knows; no block can be behind the last wait of a launch
-// before all are in it, so before the first one the count is below that of a launch.
+// Where all blocks wait for each other. Whoever arrives counts, and waits until as many did as there are. What memory
+// answers comes behind all weights that are under way, so there is one answer to wait for. The count goes on from
+// launch to launch: before a block has arrived for the first time, nobody is behind the first wait.
 struct Meeting {
   Count *arrived, wanted;
   __device__ inline Meeting(Count* at) : arrived(at), wanted(0) {
@@ -249,7 +248,8 @@ __device__ inline void product(const __nv_bfloat16* bias, const Ends& ends, int 
     #pragma unroll
     for (int k = 0; k < COLS; k++) {
       if (k * WARPS * 32 + warp * 32 >= S::MADE * rows) break;
-      const int i = k * WARPS * 32 + threadIdx.x, j = i %% S::MADE, c = min(i / S::MADE, rows - 1), at = round * S::MADE + j;
+      const int i = k * WARPS * 32 + threadIdx.x, j = i %% S::MADE, at = round * S::MADE + j;
+      const int c = min(i / S::MADE, rows - 1);
       const bool is_there = i < S::MADE * rows && at < S::OUT;
       const float factor = ends.squares ? room.factors[c] : 1.f;
       auto output = [&](int row, int number) {

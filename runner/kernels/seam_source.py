@@ -78,9 +78,9 @@ __device__ inline void multiply(float (&c)[4], word a0, word a1, word a2, word a
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// Where all blocks wait for each other. Whoever arrives counts, and waits until as many did as there are. What memory
-// answers comes behind all weights that are under way, so there is one answer to wait for. The count goes on from
-// launch to launch: before a block has arrived for the first time, nobody is behind the first wait.
+// Where all blocks wait for each other. Whoever arrives counts, and waits until as many did as there are. What
+// memory answers comes behind all weights that are under way, so there is one answer to wait for. The count goes on
+// from launch to launch: before a block has arrived for the first time, nobody is behind the first wait.
 struct Meeting {
   Count *arrived, wanted;
   __device__ inline Meeting(Count* at) : arrived(at), wanted(0) {

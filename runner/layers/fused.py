@@ -45,6 +45,7 @@ from runner.layers.matrices import (
     norm_of,
     out_of,
 )
+from runner.layers.shards import PartOfSum
 
 FirstHalf = AttentionHalf | LinearHalf
 SecondHalf = MLPHalf | MixtureHalf
@@ -116,6 +117,10 @@ def _seam(block: FusedBlock, following: FusedBlock | None, ways: FewRows) -> Sea
     """
     parts = _parts(block.block, None if following is None else following.block)
     seam = None if parts is None else ways.seam(parts)
+    if isinstance(block.block.mlp, PartOfSum):
+        return _seam_of_halves(
+            block, following
+        )  # a sum of several processes stays what is called when it is due
     return cast(Seam, mx.compile(seam or _seam_of_halves(block, following)))
 
 
@@ -132,7 +137,9 @@ def _seam_of_halves(block: FusedBlock, following: FusedBlock | None) -> Seam:
 
 
 def _parts(block: Block | LinearBlock, following: Block | LinearBlock | None) -> Parts | None:
-    """None where more or fewer products stand between two attentions."""
+    """None where more or fewer products stand between two attentions, or a sum of several processes."""
+    if isinstance(block.mlp, PartOfSum):
+        return None
     out, gate_up, down = out_of(block), gate_up_of(block), down_of(block)
     norm, after = norm_of(block.post_attention_layernorm), all_projections(following)
     if out is None or gate_up is None or down is None or norm is None:

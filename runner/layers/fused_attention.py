@@ -22,7 +22,8 @@ from runner.kernels.rows_attention import Heads
 from runner.kernels.rows_attention_cuda import turns
 from runner.layers.attention import Attention
 from runner.layers.block import Block
-from runner.layers.matrices import matrix, norm_of, projections, second_projections
+from runner.layers.ending import ending
+from runner.layers.matrices import matrix, norm_of, ours, projections, second_projections
 
 
 class AttentionHalf(NamedTuple):
@@ -45,7 +46,7 @@ class AttentionHalf(NamedTuple):
 
 def attention_half(block: Block, products: Products) -> AttentionHalf | None:
     """None where the attention differs from what is said here."""
-    attention = block.self_attn
+    attention = ours(block.self_attn)
     if not isinstance(attention, Attention) or not attention.is_plain or not turns(attention.rope.turning):
         return None
     joined, out = projections(attention), matrix(attention.o_proj)
@@ -55,7 +56,7 @@ def attention_half(block: Block, products: Products) -> AttentionHalf | None:
     return AttentionHalf(
         attention.layer,
         products.make(joined, Around(norm, following=out.weight)),
-        products.make(out, Around(following=None if second is None else second.weight, adds=True)),
+        ending(block.self_attn, out, None if second is None else second.weight, products),
         _heads(attention),
         attention.scale,
     )

@@ -19,9 +19,10 @@ import mlx.core as mx
 from runner.cache.base import LayerMemory
 from runner.kernels.delta import Step, Steps
 from runner.kernels.product import Around, Product, Products
+from runner.layers.ending import ending
 from runner.layers.gated_delta import GatedDeltaNet
 from runner.layers.linear_block import LinearBlock
-from runner.layers.matrices import linear_projections, matrix, norm_of, second_projections
+from runner.layers.matrices import linear_projections, matrix, norm_of, ours, second_projections
 
 
 class LinearHalf(NamedTuple):
@@ -46,7 +47,7 @@ class LinearHalf(NamedTuple):
 
 def linear_half(block: LinearBlock, products: Products, steps: Steps) -> LinearHalf | None:
     """None where linear attention differs from what is said here."""
-    attention = block.linear_attn
+    attention = ours(block.linear_attn)
     if not isinstance(attention, GatedDeltaNet) or not steps.fits(attention.rule()):
         return None
     parts, out = linear_projections(attention), matrix(attention.out_proj)
@@ -62,7 +63,7 @@ def linear_half(block: LinearBlock, products: Products, steps: Steps) -> LinearH
                 for part, after in zip(parts, following, strict=True)
             ]
         ),
-        products.make(out, Around(following=None if second is None else second.weight, adds=True)),
+        ending(block.linear_attn, out, None if second is None else second.weight, products),
         steps.make(attention.rule()),
     )
 

@@ -16,6 +16,7 @@ import mlx.core as mx
 
 from runner.kernels.product import Around, Product, Products
 from runner.layers.block import Block
+from runner.layers.ending import ending
 from runner.layers.linear_block import LinearBlock
 from runner.layers.matrices import down_of, gate_up_of, norm_of
 
@@ -39,5 +40,5 @@ def mlp_half(block: Block | LinearBlock, following: mx.array | None, products: P
         return None
     return MLPHalf(
         products.make(gate_up, Around(norm, gated=True, following=down.weight)),
-        products.make(down, Around(following=following, adds=True)),
+        ending(block.mlp, down, following, products),
     )

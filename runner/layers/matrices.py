@@ -19,6 +19,7 @@ from runner.layers.mlp import GatedMLP
 from runner.layers.moe import SparseMLP
 from runner.layers.norms import ZeroCentredNorm
 from runner.layers.packed import PackedLinear, matrix_of
+from runner.layers.shards import PartOfSum
 from runner.layers.shared_expert import SharedSparseMLP
 
 FORWARDS = (Block.__call__, LinearBlock.__call__)
@@ -31,6 +32,11 @@ def block_of(layer: object) -> Block | LinearBlock | None:
     return None
 
 
+def ours(layer: object) -> object:
+    """The layer; where it is divided among processes, this one's part of it."""
+    return layer.part if isinstance(layer, PartOfSum) else layer
+
+
 def first_weight(layer: object) -> mx.array | None:
     """What a block reads first."""
     return next((one.weight for one in all_projections(block_of(layer))), None)
@@ -39,16 +45,18 @@ def first_weight(layer: object) -> mx.array | None:
 def all_projections(block: Block | LinearBlock | None) -> list[Matrix]:
     """All that the first half of a block reads its input with, in the order of the outputs."""
     if isinstance(block, LinearBlock):
-        return linear_projections(block.linear_attn)
-    found = None if block is None else projections(block.self_attn)
+        return linear_projections(ours(block.linear_attn))
+    found = None if block is None else projections(ours(block.self_attn))
     return [] if found is None else [found]
 
 
 def out_of(block: Block | LinearBlock) -> Matrix | None:
     """What the first half of a block ends with."""
     if isinstance(block, LinearBlock):
-        return matrix(block.linear_attn.out_proj)
-    return matrix(block.self_attn.o_proj) if isinstance(block.self_attn, Attention) else None
+        linear = ours(block.linear_attn)
+        return matrix(linear.out_proj) if isinstance(linear, GatedDeltaNet) else None
+    attention = ours(block.self_attn)
+    return matrix(attention.o_proj) if isinstance(attention, Attention) else None
 
 
 def projections(attention: object) -> Matrix | None:
@@ -66,11 +74,13 @@ def linear_projections(attention: object) -> list[Matrix]:
 
 
 def gate_up_of(block: Block | LinearBlock) -> Matrix | None:
-    return matrix(block.mlp.get("gate_up_proj")) if type(block.mlp) is GatedMLP else None
+    mlp = ours(block.mlp)
+    return matrix(mlp.get("gate_up_proj")) if type(mlp) is GatedMLP else None
 
 
 def down_of(block: Block | LinearBlock) -> Matrix | None:
-    return matrix(block.mlp.down_proj) if type(block.mlp) is GatedMLP else None
+    mlp = ours(block.mlp)
+    return matrix(mlp.down_proj) if type(mlp) is GatedMLP else None
 
 
 def router_of(mlp: object) -> Matrix | None:

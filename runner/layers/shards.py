@@ -13,6 +13,10 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
+import mlx.core as mx
+
+from runner.layers import nn
+
 
 class Unit(Enum):
     """HEADS: those of queries or, in linear attention, of values. KEY_HEADS: those of keys, each of which serves
@@ -65,6 +69,19 @@ class Divisible(Protocol):
 
     def keep(self, heads: int, key_heads: int) -> None:
         """The layer was divided: this process has so many of its heads."""
+
+
+@runtime_checkable
+class PartOfSum(Protocol):
+    """What stands where such a layer stood. part: the layer. is_first: whether this process is the one that adds to
+    its part what is to be in the sum once.
+    """
+
+    part: nn.Module
+    is_first: bool
+
+    def whole(self, part: mx.array) -> mx.array:
+        """The sum."""
 
 
 BY_WIDTH = {

@@ -17,10 +17,15 @@ class Summed(nn.Module):
     def __init__(self, part: nn.Module, group: Group) -> None:
         super().__init__()
         self.part = part
+        self.is_first = group.rank == 0
         self._group = group
 
     def __call__(self, *inputs: object) -> mx.array:
-        return self._group.sum(self.part(*inputs))
+        return self.whole(self.part(*inputs))
+
+    def whole(self, part: mx.array) -> mx.array:
+        """What all processes found, added up."""
+        return self._group.sum(part)
 
     @property
     def activations(self) -> object:

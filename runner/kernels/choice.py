@@ -8,11 +8,13 @@ from __future__ import annotations
 import mlx.core as mx
 
 from runner.kernels import attention as one_row
-from runner.kernels import compiled, delta_chunks_cuda, seam_cuda
+from runner.kernels import choosing as choosings
+from runner.kernels import choosing_cuda, compiled, delta_chunks_cuda, seam_cuda
 from runner.kernels import rotation as rotations
 from runner.kernels.activations import CPU, PLAIN, Activations
 from runner.kernels.attention import Attention
 from runner.kernels.attention_cuda import on_cuda
+from runner.kernels.choosing import Choosing
 from runner.kernels.delta import Recurrence
 from runner.kernels.delta_chunks import chunked
 from runner.kernels.delta_cuda import CUDA as CUDA_STEPS
@@ -58,6 +60,11 @@ def few_rows() -> FewRows | None:
 def linear_chunks() -> Recurrence:
     """How linear attention goes on by many positions."""
     return delta_chunks_cuda.cuda if device.kind() == "cuda" and compiled.works() else chunked
+
+
+def choosing() -> Choosing:
+    """How the largest logit is found, and how the host learns of tokens."""
+    return choosing_cuda.cuda() if device.kind() == "cuda" and compiled.works() else choosings.PLAIN
 
 
 def rotation(turning: Turning) -> Rotation:

@@ -1,4 +1,4 @@
-"""The choice itself: the largest logit, or a draw whose noise belongs to the token's id.
+"""A draw whose noise belongs to the token's id.
 
 A draw is a race. Candidate i arrives at E_i / p_i, where E_i is a number from the exponential distribution, and the
 first one wins: each as often as p_i says (the Gumbel-max trick, written without logarithms of p). E_i is a function
@@ -28,11 +28,6 @@ _U64 = 2**64 - 1
 _WEYL = 0x9E3779B97F4A7C15
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _BELOW_ONE = 1 - 2**-24  # the largest float32 below 1
-
-
-def largest(logits: mx.array) -> mx.array:
-    """The ids [B] of the largest logits [B,V], the lowest id among equals."""
-    return mx.argmax(logits, axis=-1)
 
 
 def drawn(found: Candidates, keys: mx.array) -> mx.array:

@@ -21,7 +21,7 @@ from runner.cache.latent import LatentCache
 from runner.cache.memory import Memory
 from runner.cache.span import Span
 from runner.generation.budget import Costs
-from runner.generation.sampling import draw, make_sampler
+from runner.generation.sampling import arrays, draw, make_sampler
 from runner.kernels.attention import Mask
 from runner.machine import device, memory
 from runner.models.base import Model
@@ -68,7 +68,7 @@ def _fed(model: Model, held: Memory, told: LayerMemory, length: int) -> mx.array
 
 def _draw(model: Model, hidden: mx.array) -> None:
     logits = model.logits(hidden[:, -1:, :])[:, 0, :]
-    mx.eval(draw([make_sampler(USUAL, model.vocab_size, (), USUAL.repeat_last_n)], logits)[0].arrays())
+    mx.eval(arrays(draw([make_sampler(USUAL, model.vocab_size, (), USUAL.repeat_last_n)], logits)))
 
 
 def _taken(run: Callable[[], object], held: Memory) -> int:

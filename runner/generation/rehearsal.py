@@ -18,7 +18,8 @@ import mlx.core as mx
 from runner.cache.company import Company, sizes
 from runner.cache.memory import Memory
 from runner.cache.packed import Packed
-from runner.generation.sampling import Tokens, draw, make_sampler
+from runner.generation.sampling import draw, make_sampler
+from runner.generation.tokens import Tokens
 from runner.kernels.attention_cuda import SIZES
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
@@ -110,4 +111,4 @@ def _draw(loaded: LoadedModel, logits: mx.array, usual: Sequence[SamplingOptions
             make_sampler(options, loaded.model.vocab_size, (), loaded.context_length) for _ in range(rows)
         ]
         drawn.append(draw(samplers, logits)[0].tokens)
-    mx.eval([tokens.checked for tokens in drawn])
+    mx.eval([tokens.told for tokens in drawn])

@@ -28,8 +28,7 @@ Knows nothing about text, stop strings or caches.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -37,14 +36,16 @@ import mlx.core as mx
 
 from runner.errors import RunnerError
 from runner.generation import penalties
-from runner.generation.draws import draw_key, drawn, fresh_seed, largest, words
+from runner.generation.draws import draw_key, drawn, fresh_seed, words
 from runner.generation.filters import Candidates, narrowing
 from runner.generation.logprobs import Logprobs
 from runner.generation.penalties import History, Penalty, Step
+from runner.generation.tokens import Tokens
+from runner.kernels import choice
+from runner.kernels.choosing import BROKEN, Choosing, checked
 from runner.types import SamplingOptions
 
 COMPARED = 64  # entries of a logit_bias with which a request may still be drawn together with others
-BROKEN = 2**32 - 1  # no token's id
 LARGE = 1e15  # options are cut to this size: none of them, nor two together, overflows float32 into a NaN
 
 
@@ -54,38 +55,6 @@ class Drawn(NamedTuple):
     token: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
-
-
-class Tokens:
-    """Tokens [B] uint32 that were drawn together; not evaluated yet.
-
-    array: what the next step may feed, in the vocabulary whatever the logits were. checked: the same, and BROKEN
-    where a row's logits are no numbers, so that whoever reads a token learns of it without a second look at the
-    device.
-    """
-
-    def __init__(self, array: mx.array, raw: mx.array) -> None:
-        """raw: the logits [B,V] that they were drawn from. Minus infinity is a token that a model rules out. Their
-        sum tells in one pass; where that of finite ones overflows, they are as broken.
-        """
-        self.array = array
-        self.checked = mx.where(mx.sum(raw, axis=-1) < math.inf, array, mx.array(BROKEN, mx.uint32))
-        self._size = array.size
-        self._numbers: list[int] = []
-
-    def __len__(self) -> int:
-        return self._size
-
-    @property
-    def is_read(self) -> bool:
-        """Whether nobody need wait for the device any more."""
-        return bool(self._numbers)
-
-    def numbers(self) -> list[int]:
-        """The same as numbers; waits for the device."""
-        if not self._numbers:
-            self._numbers = self.checked.tolist()  # type: ignore[assignment]  # typed as object
-        return self._numbers
 
 
 class Draw(NamedTuple):
@@ -100,10 +69,6 @@ class Draw(NamedTuple):
         """[1]."""
         return self.tokens.array[self.row : self.row + 1]
 
-    def arrays(self) -> list[mx.array]:
-        """What to evaluate."""
-        return [self.tokens.checked, *([] if self.logprobs is None else self.logprobs.arrays())]
-
     def read(self) -> Drawn:
         """The same as numbers; waits for the device. Raises RunnerError if the logits were none: what is broken
         would talk nonsense for ever.
@@ -116,10 +81,22 @@ class Draw(NamedTuple):
         return Drawn(token) if self.logprobs is None else Drawn(token, *self.logprobs.read())
 
 
+def arrays(draws: Iterable[Draw]) -> list[mx.array]:
+    """What to evaluate. Tokens that were drawn together count once: they may be told in many arrays."""
+    draws = [*draws]
+    told = {id(one.tokens): one.tokens.told for one in draws}
+    measured = [one.logprobs.arrays() for one in draws if one.logprobs is not None]
+    return [array for group in (*told.values(), *measured) for array in group]
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The options of a request as steps: the next token is a function of logits, occurrences and key, no more."""
+    """The options of a request as steps: the next token is a function of logits, occurrences and key, no more.
 
+    choosing: how this device finds the largest logit, and tells the host.
+    """
+
+    choosing: Choosing
     bias: Step | None
     penalties: Sequence[Penalty]
     narrow: Callable[[mx.array], Candidates] | None  # None: greedy
@@ -129,6 +106,11 @@ class Chain:
         """Whether it needs no keys."""
         return self.narrow is None
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is the largest of the raw logits and nothing else."""
+        return self.is_greedy and self.bias is None and not self.penalties
+
     def __call__(self, raw: mx.array, counts: mx.array | None, keys: mx.array | None) -> mx.array:
         """Raw logits [B,V], occurrences [B,V] (None: no penalties), keys [B] (None: greedy) -> tokens [B]."""
         logits = raw if self.bias is None else self.bias(raw)
@@ -136,7 +118,7 @@ class Chain:
             for penalise in self.penalties:
                 logits = penalise(logits, counts)
         if self.narrow is None:
-            return largest(logits)
+            return self.choosing.largest(logits).tokens
         assert keys is not None
         return drawn(self.narrow(logits), keys)
 
@@ -181,15 +163,19 @@ def draw(samplers: Sequence[Sampler], logits: mx.array, allowed: mx.array | None
     allowed [V]: 0, or minus infinity for a token that may not come.
     """
     mask, chain = samplers[0].mask, samplers[0].chain
-    raw = found = logits.astype(mx.float32)
+    raw = found = logits.astype(mx.float32)  # found: what tells whether they are numbers, whatever is masked
     if mask is not None:
         raw = mask(raw)
     if allowed is not None:
         raw = raw + allowed
     histories = [sampler.history for sampler in samplers if sampler.history is not None]
     counts = mx.stack([history.counts for history in histories]) if histories else None
-    keys = None if chain.is_greedy else words(*(sampler.next_key() for sampler in samplers))
-    tokens = Tokens(chain(raw, counts, keys), found)
+    if chain.is_bare and raw is found:
+        tokens = Tokens(*chain.choosing.largest(logits))
+    else:
+        keys = None if chain.is_greedy else words(*(sampler.next_key() for sampler in samplers))
+        array = chain(raw, counts, keys)
+        tokens = Tokens(array, chain.choosing.tell(checked(array, found)))
     draws = [Draw(tokens, row) for row in range(len(samplers))]
     for history, one in zip(histories, draws, strict=False):
         history.add(one.token)
@@ -220,6 +206,7 @@ def make_sampler(
     options = bounded(options)
     used = penalties.penalties(options)
     chain = Chain(
+        choosing=choice.choosing(),
         bias=penalties.bias(options, vocab_size),
         penalties=used,
         narrow=narrowing(options, vocab_size) if options.temperature > 0 else None,

@@ -21,7 +21,7 @@ from runner.cache.packed import Packed
 from runner.cache.slots import Slots
 from runner.generation.masks import Masks
 from runner.generation.plan import Checkpoint, RowPlan, StepPlan
-from runner.generation.sampling import Draw, Drawn, Sampler, draw
+from runner.generation.sampling import Draw, Drawn, Sampler, arrays, draw
 from runner.kernels.rows_attention import AtOnce
 from runner.models.base import Model
 
@@ -118,8 +118,7 @@ class Stepper:
 
     def begin(self, draws: Iterable[Draw], waiting: Iterable[Logits] = ()) -> None:
         """Start computing draws, and logits whose draw has to wait; whoever reads one of them waits."""
-        arrays = [one.arrays() for one in draws]
-        mx.async_eval(arrays, [logits.rows for logits in waiting])  # type: ignore[no-untyped-call]  # the stub has no types
+        mx.async_eval(arrays(draws), [logits.rows for logits in waiting])  # type: ignore[no-untyped-call]  # the stub has no types
 
     def read(self, draw: Draw) -> Drawn:
         """Wait for a draw that was begun. Raises RunnerError if there is nothing to read."""

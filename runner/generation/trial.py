@@ -1,7 +1,8 @@
 """A trial of our kernels behind a load: does a row that decodes find what a prompt finds at the same place?
 
 Kernels are compiled for the GPU that is there, which need not be one that they were ever run on. Prompts go through
-MLX's own operations, rows that decode through ours; where the two are far apart, ours are wrong.
+MLX's own operations, rows that decode through ours; where the two are far apart, ours are wrong. And the largest
+logit has to be the one that MLX finds.
 
 Knows nothing about requests.
 """
@@ -12,6 +13,8 @@ import mlx.core as mx
 
 from runner.cache.company import Company
 from runner.cache.memory import Memory
+from runner.generation.tokens import Tokens
+from runner.kernels import choice, choosing
 from runner.kernels.product import MOST
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
@@ -19,6 +22,7 @@ from runner.loading.loaded_model import LoadedModel
 BEFORE, CHUNK = 7, MOST + 1  # positions; a chunk of more than MOST goes through none of our kernels
 # Cosine of the angle between what both find. Rounding leaves 0.99 with random weights of 8 B; errors leave nothing.
 ALIKE = 0.9
+CHOSEN = 5  # rows, which are told in several arrays
 
 
 def kernels_agree(loaded: LoadedModel, at_once: AtOnce | None) -> bool:
@@ -36,7 +40,7 @@ def kernels_agree(loaded: LoadedModel, at_once: AtOnce | None) -> bool:
         found = model(mx.repeat(tokens[:, -1:], size, axis=0), together.span(), together)[:, -1]
         if not _alike(found, expected):
             return False
-    return True
+    return _chooses(model.logits(expected[None, None])[:, 0, :])
 
 
 def _fed(loaded: LoadedModel, tokens: mx.array) -> Memory:
@@ -51,3 +55,13 @@ def _alike(found: mx.array, expected: mx.array) -> bool:
     ours, theirs = found.astype(mx.float32), expected.astype(mx.float32)
     cosines = (ours @ theirs) / (mx.linalg.norm(ours, axis=-1) * mx.linalg.norm(theirs))
     return bool((cosines > ALIKE).all())  # not so where one is no number
+
+
+def _chooses(logits: mx.array) -> bool:
+    """Whether tokens are found, and told, as MLX finds them. logits: [1,V]."""
+    ways, size = choice.choosing(), logits.shape[1]
+    rows = mx.concatenate([mx.roll(logits, size * row // CHOSEN, 1) for row in range(CHOSEN)])
+    expected = Tokens(*choosing.plain(rows))
+    found = Tokens(*ways.largest(rows))
+    again = Tokens(found.array, ways.tell(found.array))
+    return found.numbers() == again.numbers() == expected.numbers()

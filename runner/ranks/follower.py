@@ -18,8 +18,9 @@ from runner.errors import explain
 from runner.generation.plan import StepPlan
 from runner.generation.probe import measured
 from runner.generation.rehearsal import rehearse
-from runner.generation.sampling import Draw, Tokens
+from runner.generation.sampling import Draw
 from runner.generation.step import Stepper
+from runner.generation.tokens import Tokens
 from runner.kernels.choice import rows_attention
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
@@ -151,7 +152,7 @@ class Follower:
         assert self._stepper is not None
         assert self._group is not None
         for slots in groups:
-            tokens = Followed(shared(self._group, mx.zeros(len(slots), mx.uint32)))
+            tokens = Tokens(shared(self._group, mx.zeros(len(slots), mx.uint32)), ())  # read by nobody here
             self._stepper.enter({slot: Draw(tokens, row) for row, slot in enumerate(slots)})
 
     def _on_feed(self) -> None:
@@ -174,12 +175,3 @@ class Follower:
     def _on_drop(self, number: int) -> None:
         self._slots.drop(number)
         memory.tidy_up()
-
-
-class Followed(Tokens):
-    """Tokens that rank 0 drew: nobody here reads them."""
-
-    def __init__(self, array: mx.array) -> None:
-        self.array = self.checked = array
-        self._size = array.size
-        self._numbers = []

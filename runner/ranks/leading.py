@@ -16,8 +16,9 @@ import mlx.core as mx
 
 from runner.cache.slots import Slots
 from runner.generation.plan import RowPlan, StepPlan
-from runner.generation.sampling import Draw, Drawn, Tokens
+from runner.generation.sampling import Draw, Drawn
 from runner.generation.step import Logits, Stepper, Wanted
+from runner.generation.tokens import Tokens
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
 from runner.ranks import wire

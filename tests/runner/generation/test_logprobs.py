@@ -7,7 +7,7 @@ import math
 import mlx.core as mx
 import pytest
 
-from runner.generation.sampling import Drawn, make_sampler
+from runner.generation.sampling import Drawn, arrays, make_sampler
 from runner.types import SamplingOptions
 from tests.parts.sampling import CONTEXT, chosen
 
@@ -32,7 +32,7 @@ def test_logprobs_are_those_of_the_raw_logits() -> None:
     assert drawn.logprob == pytest.approx(math.log(0.1), abs=1e-5)
     assert [other for other, _ in drawn.top] == [2, 1]
     assert [value for _, value in drawn.top] == pytest.approx([math.log(0.7), math.log(0.2)], abs=1e-5)
-    assert len(draw.arrays()) == 4
+    assert len(arrays([draw])) == 4
 
 
 def test_the_top_list_is_no_wider_than_the_vocabulary_and_has_a_floor() -> None:

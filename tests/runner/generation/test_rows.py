@@ -12,9 +12,11 @@ import pytest
 from runner.cache.slots import Slots
 from runner.generation.alone import complete
 from runner.generation.engine import Engine
+from runner.kernels import choice
 from runner.kernels.rows_attention import PLAIN, AtOnce
 from runner.loading.loaded_model import LoadedModel
 from runner.types import Chunk, Done, Event, Failed, GenerateRequest, Grammar, SamplingOptions
+from tests.parts.choosing import PAIRS
 from tests.parts.failing import FailingModel
 from tests.parts.fakes import RecurrentModel, ScriptedModel, request, saying, text_of
 from tests.parts.rows import KINDS, fresh
@@ -119,6 +121,19 @@ def test_random_requests_get_what_each_gets_alone(kind: str, slots: int, at_once
         assert isinstance(events[-1], Done)
         assert client.end == events[-1].reason
         assert logprobs_of(client.events) == pytest.approx(logprobs_of(events), abs=1e-3)
+
+
+def test_requests_get_the_same_where_tokens_are_told_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, expected = zip(*alone("plain"), strict=True)
+    monkeypatch.setattr(choice, "choosing", lambda: PAIRS)
+    engine = Engine(fresh("plain", len(wanted)), lambda: None, PLAIN)
+    clients = [Client(None, random.Random(), rests=False) for _ in wanted]
+    for one, client in zip(wanted, clients, strict=True):
+        engine.admit(one, client, client)
+    exhaust(engine)
+    for client, events in zip(clients, expected, strict=True):
+        assert client.text == text_of(events)
+        assert isinstance(client.events[-1], Done)
 
 
 @pytest.mark.parametrize("kind", [ScriptedModel, RecurrentModel])

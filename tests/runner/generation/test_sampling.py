@@ -14,8 +14,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from runner.errors import RunnerError
-from runner.generation.sampling import draw, make_sampler
+from runner.generation.sampling import arrays, draw, make_sampler
+from runner.kernels import choice
+from runner.kernels.choosing import PLAIN, Choosing
 from runner.types import SamplingOptions
+from tests.parts.choosing import PAIRS
 from tests.parts.sampling import (
     CONTEXT,
     FILTERS,
@@ -74,7 +77,7 @@ def test_greedy_is_the_default_and_works_on_half_precision() -> None:
     found = chosen(sampler_for(SamplingOptions(), 3), logits)
     assert values(found.token) == [1]
     assert found.token.shape == (1,)
-    assert found.arrays() == [found.tokens.checked]
+    assert [values(array) for array in arrays([found])] == [[1]]
 
 
 @UNHURRIED
@@ -142,15 +145,22 @@ ANY = [
     SamplingOptions(),
     SamplingOptions(temperature=1.0, top_k=3, top_p=0.9),
     SamplingOptions(temperature=1.0),
+    SamplingOptions(logit_bias=((2, -math.inf),)),
 ]
 
 
-@pytest.mark.parametrize("options", ANY, ids=["greedy", "filtered", "sampled"])
+@pytest.mark.parametrize("choosing", [PLAIN, PAIRS], ids=["plain", "told in pairs"])
+@pytest.mark.parametrize("options", ANY, ids=["greedy", "filtered", "sampled", "greedy and biased"])
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("places", [[2], range(SIZE)], ids=["one", "all"])
 def test_a_row_whose_logits_are_no_numbers_is_an_error_and_those_beside_it_are_drawn(
-    options: SamplingOptions, bad: float, places: Sequence[int]
+    options: SamplingOptions,
+    bad: float,
+    places: Sequence[int],
+    choosing: Choosing,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(choice, "choosing", lambda: choosing)
     good = [0.5 * i for i in range(SIZE)]
     broken = [bad if i in places else value for i, value in enumerate(good)]
     samplers = [sampler_for(replace(options, seed=3), SIZE) for _ in range(3)]

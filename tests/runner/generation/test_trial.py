@@ -13,7 +13,8 @@ import pytest
 from runner import serving
 from runner.cache.slots import Slots
 from runner.generation.trial import kernels_agree
-from runner.kernels import compiled
+from runner.kernels import choice, compiled
+from runner.kernels.choosing import Choosing, Chosen
 from runner.kernels.few_rows import PLAIN, FewRows
 from runner.kernels.product import PLAIN as PLAIN_PRODUCTS
 from runner.kernels.product import Around, Matrix, Product, Products
@@ -24,6 +25,7 @@ from runner.loading.loaded_model import LoadedModel
 from runner.machine import device
 from runner.worker import Worker
 from tests.parts.answer import WAIT_S
+from tests.parts.choosing import PAIRS, in_pairs
 from tests.parts.models import loaded
 
 WITHOUT_SEAM = PLAIN._replace(seam=lambda parts: None)
@@ -61,6 +63,29 @@ def test_kernels_that_find_something_else_do_not(
     tiny_model: Path, change: Callable[[mx.array], mx.array]
 ) -> None:
     assert not kernels_agree(fused(tiny_model, wrong(change)), PLAIN_ATTENTION)
+
+
+@pytest.mark.parametrize("part", ["tokens", "told", "tell"])
+def test_a_kernel_that_finds_another_token_or_tells_another_does_not(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """It is wrong from the third row on, as where the second of several arrays is."""
+    wrong_from = mx.array([0, 0, 1, 1, 1], mx.uint32)
+
+    def largest(logits: mx.array) -> Chosen:
+        tokens, told = PAIRS.largest(logits)
+        if part == "told":
+            told = in_pairs(tokens + wrong_from)
+        return Chosen(tokens + wrong_from if part == "tokens" else tokens, told)
+
+    def tell(tokens: mx.array) -> list[mx.array]:
+        return in_pairs(tokens + wrong_from if part == "tell" else tokens)
+
+    model = fused(tiny_model, PLAIN)
+    monkeypatch.setattr(choice, "choosing", lambda: PAIRS)
+    assert kernels_agree(model, PLAIN_ATTENTION)
+    monkeypatch.setattr(choice, "choosing", lambda: Choosing(largest, tell))
+    assert not kernels_agree(model, PLAIN_ATTENTION)
 
 
 def test_a_model_whose_kernels_fail_is_loaded_once_more_without_them(

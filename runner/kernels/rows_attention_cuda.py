@@ -46,8 +46,8 @@ from runner.kernels.rows_attention_source import (
 HEADS, MOST_HEADS = 4, 8  # query heads that a block serves at most, and where it would be one alone
 WIDEST = 1024  # numbers of those heads, with which a block of 256 threads has shared memory left
 AT_ONCE = 4  # positions of a group of threads under way
-LONGEST_SHARE = 1024  # positions of a block at most, while there are blocks to be had
-BLOCKS = 264  # that keep the largest GPU of today busy: two for each of its processors
+LONGEST_SHARE = 1024  # positions of a block of several rows at most, while there are blocks to be had
+PROCESSORS = 132  # of the largest GPU of today: with room for two blocks of several rows each, or for one of a lone row
 MOST_SPLITS = 64
 
 WIDTHS = {16, 32, 64, 128, 256}
@@ -174,7 +174,7 @@ def _launch(shape: Shape, longest: int, out: tuple[int, ...]) -> Launch:
     """longest: positions of the longest row. out: the shape of what is found."""
     batch, blocks = out[0], shape.heads // shape.served
     seen = longest if shape.window is None else min(longest, shape.window)
-    splits = _splits(seen, batch * blocks, shape.share)
+    splits = _splits(seen, batch * blocks, shape)
     shares = (batch, shape.heads, splits, shape.width), (batch, shape.heads, splits, 2)
     grid, block = (shape.threads * splits, blocks, batch), (shape.threads, 1, 1)
     return Launch(grid, block, (out, *(shares if splits > 1 else ((1,), (1,)))))
@@ -202,9 +202,11 @@ def _speeds(turning: Turning) -> mx.array:
     return found
 
 
-def _splits(longest: int, blocks: int, share: int) -> int:
+def _splits(longest: int, blocks: int, shape: Shape) -> int:
     """Over how many blocks the positions of a row are split; `blocks` there are without."""
-    for_speed = min(math.ceil(BLOCKS / blocks), longest // share)
+    if shape.most == 1:
+        return max(1, min(MOST_SPLITS, PROCESSORS // blocks, longest // shape.share))
+    for_speed = min(math.ceil(2 * PROCESSORS / blocks), longest // shape.share)
     return max(1, min(MOST_SPLITS, max(for_speed, math.ceil(longest / LONGEST_SHARE))))
 
 

@@ -47,7 +47,8 @@ HEADS, MOST_HEADS = 4, 8  # query heads that a block serves at most, and where i
 WIDEST = 1024  # numbers of those heads, with which a block of 256 threads has shared memory left
 AT_ONCE = 4  # positions of a group of threads under way
 LONGEST_SHARE = 1024  # positions of a block of several rows at most, while there are blocks to be had
-PROCESSORS = 132  # of the largest GPU of today: room for two blocks of several rows each, or one of a lone row
+# Of the largest GPU of today, each with room for two blocks of several rows, or for one of a lone row.
+PROCESSORS = 132
 MOST_SPLITS = 64
 
 WIDTHS = {16, 32, 64, 128, 256}

@@ -54,6 +54,7 @@ def check(ours: Bank, plain: Bank, logits: mx.array, same: mx.array | None = Non
     found = mix(x, logits)
     expected = PLAIN.make(plain)(wide, logits.astype(mx.float32) if same is None else same)
     assert found.shape == x.shape
+    rounded = float(mx.abs(wide).max()) * 2**-8  # where experts find little beside what is there
     for one, its in zip(found.astype(mx.float32) - wide, expected - wide, strict=True):
-        assert mx.allclose(one, its, rtol=0, atol=float(0.02 * mx.abs(its).max()))
+        assert mx.allclose(one, its, rtol=0, atol=float(0.02 * mx.abs(its).max()) + rounded)
     assert mx.array_equal(mix(x[-1:], logits[-1:]), found[-1:])

@@ -17,7 +17,8 @@ import threading
 from runner.machine.processors import Work
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 work = Work()
-work.goes_on()
+while work.goes_on():  # until the thread has come to its wait
+    pass
 print(sum(i * i for i in range(3_000_000)) > 0, [work.goes_on() for _ in range(5)])
 """
 

@@ -18,6 +18,7 @@ from pathlib import Path
 MKL = "MKL"
 OPENBLAS = "OpenBLAS"
 OPENBLAS_LIBRARY = "libopenblas.so.0"
+WAIT_MS = "5"  # of MKL's threads behind a product
 _opened: str | None = None
 
 
@@ -45,12 +46,13 @@ def blas_is_slow() -> bool:
 def _open_mkl(folder: Path) -> bool:
     """MKL ends the process if its first product finds no OpenMP, so OpenMP is opened first, or MKL is not.
 
-    Its threads leave their cores when a product is done. They would go on waiting there for 0.2 s, longer than
-    until the next product, while other threads of this process and of the host want those cores.
+    Its threads wait on their cores for the next product, which in a step comes within a millisecond: to be woken
+    takes them a tenth of one, as long as many products do. Behind a step they leave; by themselves they would stay
+    for 0.2 s, while other threads of this process and of the host want those cores.
     """
     found = sorted(folder.glob("libmkl_rt.so*"))
     if found:
-        os.environ.setdefault("KMP_BLOCKTIME", "0")
+        os.environ.setdefault("KMP_BLOCKTIME", WAIT_MS)
     return bool(found) and _open(str(folder / "libiomp5.so")) and _open(str(found[-1]))
 
 

@@ -9,10 +9,12 @@ Knows nothing about what the options do.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from api.process.environment import MAX_PARALLEL, MAX_RANKS, MIN_CONTEXT, size
 from runner.store.resolve import DEMO
@@ -131,97 +133,97 @@ def _parser(hosted: bool) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add = partial(_add, parser)
+    add("model", metavar="MODEL", default="", help="a directory, or a name in the store (default: demo)")
+    _add_address(add, DEFAULT_PORT if not hosted else 0)
+    _add_serving(add)
+    _add_keeping(add)
+    add("verbose", action="store_true", help="accepted and ignored; see OLLAMA_DEBUG")
+    add("version", action="version", version=f"mlx-runner {version('mlx-runner')}")
+    if hosted:
+        add("mlx-engine", action="store_true", help="accepted; hosts before v0.34.3 send it")
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, name: str, **about: Any) -> None:
+    """With two dashes, or with one, as Go's programs have it."""
+    parser.add_argument(f"--{name}", f"-{name}", **about)
+
+
+def _add_address(add: Callable[..., None], port: int) -> None:
     add(
-        "--model",
-        "-model",
-        metavar="MODEL",
-        default="",
-        help="a directory, or a name in the store (default: demo)",
-    )
-    add(
-        "--host",
-        "-host",
+        "host",
         metavar="ADDRESS",
         default=DEFAULT_HOST,
         help="address to bind (default: %(default)s); one that other machines reach needs MLX_RUNNER_TOKEN, "
         "or --open-to-network",
     )
     add(
-        "--open-to-network",
-        "-open-to-network",
+        "open-to-network",
         action="store_true",
         help="allow such an address without a token: whoever reaches the port can run prompts, load every model "
         "that you can read, see what is cached and forget it; nothing is encrypted",
     )
     add(
-        "--port",
-        "-port",
+        "port",
         metavar="N",
         type=int,
-        default=0 if hosted else DEFAULT_PORT,
+        default=port,
         help="port to bind; 0 lets the system choose (default: %(default)s)",
     )
+
+
+def _add_serving(add: Callable[..., None]) -> None:
     add(
-        "--packed",
-        "-packed",
+        "packed",
         action="store_true",
         help="keep quantized weights packed: less memory, slower (with Metal they always are)",
     )
     add(
-        "--parallel",
-        "-parallel",
+        "parallel",
         metavar="N",
         type=int,
         help="requests to answer at once, each with a KV cache of its own (default: OLLAMA_NUM_PARALLEL or 1)",
     )
     add(
-        "--context-length",
-        "-context-length",
+        "context-length",
         metavar="N",
         type=int,
         help="tokens that prompt and answer may have together, if the model can have more "
         "(default: OLLAMA_CONTEXT_LENGTH or the model's own)",
     )
     add(
-        "--memory",
-        "-memory",
+        "memory",
         metavar="SIZE",
         help="what MLX may hold, weights included, as 8G or 512M (default: MLX_RUNNER_MEMORY or a share)",
     )
+
+
+def _add_keeping(add: Callable[..., None]) -> None:
     add(
-        "--cache-dir",
-        "-cache-dir",
+        "cache-dir",
         metavar="DIR",
         help="a folder, private to you, that keeps prompts from one start to the next "
         "(default: MLX_RUNNER_CACHE_DIR or none)",
     )
     add(
-        "--cache-size",
-        "-cache-size",
+        "cache-size",
         metavar="SIZE",
         help="what it may hold, as 8G or 512M (default: MLX_RUNNER_CACHE_SIZE or 16G)",
     )
     add(
-        "--kv-type",
-        "-kv-type",
+        "kv-type",
         metavar="TYPE",
         help="how keys and values are kept: f16, which is as the model computes them, or quantized, q8_0 or q4_0 "
         f"(default: OLLAMA_KV_CACHE_TYPE or {AS_COMPUTED})",
     )
     add(
-        "--tensor-parallel",
-        "-tensor-parallel",
+        "tensor-parallel",
         metavar="N",
         type=int,
         help="processes that have the model together, each with a part of it, and with a GPU of its own where "
         "there are several: for models that do not fit into one (default: MLX_RUNNER_TENSOR_PARALLEL or 1)",
     )
-    add("--verbose", "-verbose", action="store_true", help="accepted and ignored; see OLLAMA_DEBUG")
-    add("--version", "-version", action="version", version=f"mlx-runner {version('mlx-runner')}")
-    if hosted:
-        add("--mlx-engine", "-mlx-engine", action="store_true", help="accepted; hosts before v0.34.3 send it")
-    return parser
 
 
 def _go_booleans(words: list[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """The live generations of one model, and the step that moves all of them.
 
-    admit     tokenize, resolve the options, take a slot; Started
+    admit     a request becomes a generation (`admission.py`)
     advance   plan -> forward -> draw, one step ahead; then the tokens of the step before are read and emitted; then
               the rows with a grammar, which says by now what may come, are drawn
 
@@ -15,25 +15,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
-from runner.cache.slots import Held, Match
-from runner.errors import EmptyPrompt, PromptTooLong, RunnerError
-from runner.generation.budget import EMPTY, Budget, Entry, Limits
-from runner.generation.draws import fresh_seed
-from runner.generation.generation import End, Generation, context_of, token_limit
-from runner.generation.meter import Meter
+from runner.cache.slots import Held
+from runner.errors import RunnerError
+from runner.generation.admission import Admission
+from runner.generation.budget import Budget, Limits
+from runner.generation.generation import End, Generation
 from runner.generation.plan import StepPlan
-from runner.generation.sampling import Draw, Sampler, make_sampler
-from runner.generation.scheduler import RESERVE_AT_MOST, Scheduler
+from runner.generation.sampling import Draw
+from runner.generation.scheduler import Scheduler
 from runner.generation.step import Logits, Stepper, Wanted
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
 from runner.machine import memory
-from runner.text.output import Output
-from runner.text.turns import Turns
 from runner.totals import Totals
-from runner.types import Cancelled, Failed, GenerateRequest, Outlet, Started
+from runner.types import Cancelled, Failed, GenerateRequest, Outlet
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +53,13 @@ class Engine:
         """housekeep: called between prefill chunks, now and then while decoding, and after each end; it may return
         unused buffers. at_once: see `Stepper`. packs: whether chunks of prompts may go with others.
         totals: where requests are counted. restore: called with a prompt, and how many positions may be needed in
-        all, before a slot is looked for; it may put something into one. stepper: one that tells
-        others what it does.
+        all, before a slot is looked for; it may put something into one. stepper: one that tells others what it
+        does.
         """
         self._loaded = loaded
         self._housekeep = housekeep
-        self._totals = totals or Totals()
-        self._restore = restore
-        self._turns = Turns(loaded.tokenizer)
         self._scheduler = Scheduler(loaded.prefill_chunk, packs=packs and loaded.slots.may_pack)
+        self._admission = Admission(loaded, self._scheduler, totals or Totals(), restore)
         self._waits = False  # a request waits for another one to end
         self._plan = StepPlan(())
         self._stepper = stepper or Stepper(loaded.model, loaded.slots, at_once, packs=packs)
@@ -95,50 +89,12 @@ class Engine:
         """Begin a request; False, and nothing was done, if the memory is too short for it until another one ends.
         Raises RunnerError, before anything was emitted, for a bad one. arrived_ns: when it was queued.
         """
-        loaded, meter = self._loaded, Meter(self._totals, arrived_ns)
-        if not request.prompt:
-            raise EmptyPrompt
-        context = context_of(loaded.model.context_length, loaded.context_length, request.context_length)
-        if counted := loaded.tokenizer.counted_above(request.prompt, context.length):
-            raise PromptTooLong(counted, *context, at_least=True)
-        prompt = loaded.tokenizer.encode(request.prompt)
-        loaded.tokenizer.require_rows_for(prompt, loaded.model.vocab_size)
-        limit = token_limit(len(prompt), request.max_tokens, context)
-        resample = self._sampling(request, len(prompt) + limit)
-        sampler = resample(prompt, 0)
-        matcher = None if request.grammar is None else loaded.grammars.matcher(request.grammar)
-        taken = self._take(prompt, limit)
-        if taken is None:
+        row = self._admission.begin(request, outlet, cancelled, arrived_ns)
+        if row is None:
             self._waits = True
             return False
-        match, entry, room = taken
-        outlet.emit(Started(len(prompt)))
-        self._totals.matched(match.matched)
-        self._scheduler.rows.append(
-            Generation(
-                prompt=prompt,
-                limit=limit,
-                eos_ids=loaded.tokenizer.eos_ids,
-                sampler=sampler,
-                output=Output(loaded.tokenizer, request.stop),
-                outlet=outlet,
-                cancelled=cancelled,
-                meter=meter,
-                matcher=matcher,
-                # A logprob is asked of every token, and a bias may speak against one that is certain.
-                forcing=not request.logprobs and not request.sampling.logit_bias,
-                slot=match.slot,
-                matched=match.matched,
-                tail=loaded.slots.tail,
-                progress=request.progress,
-                turn=None if loaded.slots.goes_back_anywhere else self._turns.start(prompt),
-                room=room,
-                entry=entry,
-                capacity=self._scheduler.capacity(entry),
-                resample=resample,
-            )
-        )
-        self._scheduler.rows[-1].report()
+        self._scheduler.rows.append(row)
+        row.report()
         return True
 
     def advance(self) -> bool:
@@ -214,46 +170,6 @@ class Engine:
         if not self.is_live:
             self._stepper.part()
         return self._loaded.slots.empty()
-
-    def _sampling(self, request: GenerateRequest, total: int) -> Callable[[Sequence[int], int], Sampler]:
-        """Makes the request's sampler behind some tokens, of which so many were drawn."""
-        options, loaded = request.sampling, self._loaded
-        if options.seed is None:
-            options = replace(options, seed=fresh_seed())
-
-        def sampler(tokens: Sequence[int], drawn: int) -> Sampler:
-            return make_sampler(
-                options,
-                loaded.model.vocab_size,
-                tokens,
-                total,
-                request.top_logprobs if request.logprobs else None,
-                loaded.tokenizer.suppressed_ids,
-                drawn,
-            )
-
-        return sampler
-
-    def _take(self, prompt: list[int], limit: int) -> tuple[Match, Entry, int] | None:
-        """Take a slot, for so many positions at first; None if the request has to wait. Raises PromptTooLarge."""
-        slots, total = self._loaded.slots, len(prompt) + min(limit, RESERVE_AT_MOST)
-        if self._restore is not None and self._scheduler.fits(total):
-            self._restore(prompt, total)
-        match = slots.match(prompt)
-        entry = Entry(slots.held()[match.slot].nbytes, match.matched)
-        slots.take(match.slot)  # before others have to go for it
-        try:
-            room = self._scheduler.room(len(prompt), limit, entry)
-        except RunnerError:
-            slots.give(match.slot, ())
-            raise
-        if room:
-            return match, entry, room
-        slots.give(match.slot, ())
-        if self.is_live or entry == EMPTY:
-            return None
-        slots.drop(match.slot)  # nobody else has anything left: what it holds is too much
-        return self._take(prompt, limit)
 
     def _again(self, row: Generation, largest: int) -> None:
         log.warning("Out of memory, once more", extra={"slot": row.slot, "chunk": largest})

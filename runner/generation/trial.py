@@ -9,15 +9,20 @@ Knows nothing about requests.
 
 from __future__ import annotations
 
+import logging
+
 import mlx.core as mx
 
 from runner.cache.company import Company
 from runner.cache.memory import Memory
 from runner.generation.tokens import Tokens
 from runner.kernels import choice, choosing
+from runner.kernels.nvrtc import CompilerError
 from runner.kernels.product import MOST
 from runner.kernels.rows_attention import AtOnce
 from runner.loading.loaded_model import LoadedModel
+
+log = logging.getLogger(__name__)
 
 BEFORE, CHUNK = 7, MOST + 1  # positions; a chunk of more than MOST goes through none of our kernels
 # Cosine of the angle between what both find. Rounding leaves 0.99 with random weights of 8 B; errors leave nothing.
@@ -26,7 +31,17 @@ CHOSEN = 5  # rows, which are told in several arrays
 
 
 def kernels_agree(loaded: LoadedModel, at_once: AtOnce | None) -> bool:
-    """Whether a lone row, and two rows, find what the last position of a prompt finds."""
+    """Whether a lone row, and two rows, find what the last position of a prompt finds. A kernel that does not
+    compile finds nothing.
+    """
+    try:
+        return _agree(loaded, at_once)
+    except CompilerError as error:
+        log.warning("A kernel does not compile", extra={"error": str(error)})
+        return False
+
+
+def _agree(loaded: LoadedModel, at_once: AtOnce | None) -> bool:
     model, slots = loaded.model, loaded.slots
     tokens = mx.arange(BEFORE + CHUNK)[None] % model.vocab_size
     prompt = _fed(loaded, tokens[:, :BEFORE])

@@ -16,6 +16,7 @@ from runner.generation.trial import kernels_agree
 from runner.kernels import choice, compiled
 from runner.kernels.choosing import Choosing, Chosen
 from runner.kernels.few_rows import PLAIN, FewRows
+from runner.kernels.nvrtc import CompilerError
 from runner.kernels.product import PLAIN as PLAIN_PRODUCTS
 from runner.kernels.product import Around, Matrix, Product, Products
 from runner.kernels.rows_attention import PLAIN as PLAIN_ATTENTION
@@ -63,6 +64,14 @@ def test_kernels_that_find_something_else_do_not(
     tiny_model: Path, change: Callable[[mx.array], mx.array]
 ) -> None:
     assert not kernels_agree(fused(tiny_model, wrong(change)), PLAIN_ATTENTION)
+
+
+def test_a_kernel_that_does_not_compile_does_not(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def refused(y: mx.array) -> mx.array:
+        raise CompilerError("kernel.cu(30): error")
+
+    assert not kernels_agree(fused(tiny_model, wrong(refused)), PLAIN_ATTENTION)
+    assert "does not compile" in caplog.text
 
 
 @pytest.mark.parametrize("part", ["tokens", "told", "tell"])

@@ -121,7 +121,7 @@ class Stepper:
         mx.async_eval(arrays(draws), [logits.rows for logits in waiting])  # type: ignore[no-untyped-call]  # the stub has no types
 
     def read(self, draw: Draw) -> Drawn:
-        """Wait for a draw that was begun. Raises RunnerError if there is nothing to read."""
+        """Wait for the draw. Raises RunnerError if its logits were no numbers."""
         return draw.read()
 
     def forget(self, slot: int) -> None:

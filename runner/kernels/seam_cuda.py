@@ -27,13 +27,13 @@ from runner.machine.cuda import Processors, processors
 
 WARPS = 8
 DEPTH = 4  # items of a warp that are under way at once
-SHALLOWEST = 4
 INPUTS = {0: 64, 4: 256, 8: 128}  # of 128 bytes of a row, by bits
 GROUPS = (64, 128)  # inputs
 FEWEST_BYTES = 4  # that can be copied at once
 TILE = 16  # outputs
 NORMS = {mx.bfloat16, mx.float32}
 EIGHT = 8  # positions that a warp multiplies at once
+COLUMNS = (1, 2, 4)  # times eight: for how many positions there are kernels
 # MLX keeps arrays of 8 bytes and less in the host's memory, where counting by 132 blocks takes a millisecond.
 GATE = 64  # numbers, of which the first two are used
 
@@ -62,16 +62,10 @@ class Form(NamedTuple):
         """Bytes of an item."""
         return TILE * (128 + 4 * self.scales)
 
-    def shared(self, columns: int, depth: int) -> int:
+    def shared(self, columns: int) -> int:
         """Bytes of shared memory that a block needs."""
         sums = WARPS * 2 * TILE * (columns * EIGHT + 1)
-        return WARPS * depth * self.slot + 4 * (2 * sums + columns * EIGHT)
-
-    def depth(self, columns: int) -> int:
-        fit = (
-            depth for depth in range(DEPTH, 1, -2) if self.shared(columns, depth) <= self.processors.shared
-        )
-        return next(fit, 0)
+        return WARPS * DEPTH * self.slot + 4 * (2 * sums + columns * EIGHT)
 
     def tiles(self, outputs: int) -> int:
         """How many times 16 outputs a block makes at once: two read the inputs once, and may leave blocks idle."""
@@ -82,9 +76,9 @@ class Form(NamedTuple):
 def cuda(parts: Parts) -> Seam | None:
     """None where the kernel is not written for these, or does not fit into the GPU."""
     form = _form(parts)
-    if form is None or form.depth(4) < SHALLOWEST:
+    if form is None or form.shared(COLUMNS[-1]) > form.processors.shared:
         return None
-    kernels = {columns: _kernel(form, columns) for columns in (1, 2, 4)}
+    kernels = {columns: _kernel(form, columns) for columns in COLUMNS}
     fixed = _fixed(parts)
     gate = mx.zeros(GATE, mx.int32)
     mx.eval(gate)
@@ -97,9 +91,7 @@ def cuda(parts: Parts) -> Seam | None:
         shapes: list[Sequence[int]] = [x.shape, (rows * scratch,), (rows * lines,)]
         if form.joined:
             shapes.append((rows, 1, form.joined))
-        made = kernels[columns](
-            [x, found, gate, *fixed], grid, block, shapes, (rows,), form.shared(columns, form.depth(columns))
-        )
+        made = kernels[columns]([x, found, gate, *fixed], grid, block, shapes, (rows,), form.shared(columns))
         return made[0], made[3] if form.joined else made[0]
 
     return seam
@@ -204,7 +196,7 @@ def _words(form: Form, columns: int) -> dict[str, object]:
         weights["following"] = "nullptr, nullptr, nullptr, nullptr"
     return {
         "warps": WARPS,
-        "depth": form.depth(columns),
+        "depth": DEPTH,
         "cols": columns,
         "inputs": INPUTS[form.bits],
         "group": form.group_size or 1,

@@ -32,7 +32,7 @@ __device__ inline void end_of_item() { asm volatile("cp.async.commit_group;" :::
 template <int LATER> __device__ inline void wait_for_items() {
   asm volatile("cp.async.wait_group %%0;" :: "n"(LATER) : "memory");
 }
-// Volatile, so that those that are asked for together stay together.
+// Volatile: the compiler would move a plain load down to where its value is used.
 __device__ inline uint4 read_eight(const void* from) {
   uint4 v;
   asm volatile("ld.global.v4.u32 {%%0, %%1, %%2, %%3}, [%%4];"

@@ -40,8 +40,8 @@ class Side(Enum):
 
 class Cut(NamedTuple):
     """How one layer or parameter is divided. parts: the lengths and units of several things that stand behind each
-    other there, each of which is divided for itself; () for one, of that unit. by_key_heads: all parts are there
-    again and again, for each head of keys and those that it serves; lengths are those of one head's.
+    other there, each of which is divided for itself; () for one, of that unit. by_key_heads: every head of keys
+    has all parts, of itself and of the heads that it serves; a length is that of one head's part.
     """
 
     side: Side

@@ -14,25 +14,15 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from runner.kernels.tensor_cores import TENSOR_CORES
+
 BFLOAT16 = r"""
 namespace few_rows {
-typedef unsigned int word;
+using namespace tensor_cores;
 typedef __nv_bfloat16 Number;
 
-__device__ inline __nv_bfloat162 pair(word bits) { return *(__nv_bfloat162*)&bits; }
-__device__ inline float2 floats(word v) { return __bfloat1622float2(pair(v)); }
 __device__ inline float number(word both, int which) {
   return __uint_as_float(which ? both & 0xffff0000u : both << 16);
-}
-__device__ inline word rounded(float a, float b) {
-  const __nv_bfloat162 both = __floats2bfloat162_rn(a, b);
-  return *(word*)&both;
-}
-__device__ inline void multiply(float (&c)[4], word a0, word a1, word a2, word a3, word b0, word b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 constexpr word ONES = 0x3f803f80u;
 constexpr word ABOVE = 0x43004300u;        // of a code: 128
@@ -48,22 +38,10 @@ __device__ inline word e8m0(word code) { return max(code << 7, 0x40u) * 0x10001u
 
 FLOAT16 = r"""
 namespace few_rows {
-typedef unsigned int word;
+using namespace tensor_cores;
 typedef __half Number;
 
-__device__ inline __half2 pair(word bits) { return *(__half2*)&bits; }
-__device__ inline float2 floats(word v) { return __half22float2(pair(v)); }
 __device__ inline float number(word both, int which) { return which ? floats(both).y : floats(both).x; }
-__device__ inline word rounded(float a, float b) {
-  const __half2 both = __floats2half2_rn(a, b);
-  return *(word*)&both;
-}
-__device__ inline void multiply(float (&c)[4], word a0, word a1, word a2, word a3, word b0, word b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
 constexpr word ONES = 0x3c003c00u;
 constexpr word ABOVE = 0x64006400u;  // 1024
 constexpr word AS_IT_IS = 0;
@@ -79,7 +57,10 @@ __device__ inline word e8m0(word code) {
 }
 """
 
-NUMBERS = {mx.bfloat16: BFLOAT16, mx.float16: FLOAT16}
+NUMBERS = {
+    mx.bfloat16: TENSOR_CORES[mx.bfloat16] + BFLOAT16,
+    mx.float16: TENSOR_CORES[mx.float16] + FLOAT16,
+}
 SHRUNK = {mx.bfloat16: 1, mx.float16: 16}
 """What a norm's weights are divided by. They are multiplied with an input before its norm is known, and in float16
 a large one times a large one would be infinite."""

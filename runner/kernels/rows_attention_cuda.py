@@ -4,7 +4,7 @@ Why: with a loop over rows each pays 9 us of dispatch in each layer; with a mask
 fast attention, and all rows cost what the longest one costs. Turning heads and writing what is new to its place are
 in the kernel, since each would be an operation, or several, that a step waits for.
 
-`rows_attention_source.py` has the sources and says how they go.
+`rows_attention_program.py` has its text, and `rows_attention_source.py` says how it goes.
 
 Shapes: see `rows_attention.py`.
 
@@ -16,36 +16,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 
 from runner.kernels import compiled
 from runner.kernels.compiled import Kernel
-from runner.kernels.program import C_TYPES, Array, Program
 from runner.kernels.rotation import Turning, speeds
-from runner.kernels.rows_attention import LANE, AtOnce, Heads, Joint, Lanes, Own, Query, RowsAttention
-from runner.kernels.rows_attention_source import (
-    AHEAD,
-    ATTEND,
-    GATE,
-    HEAD_NORM,
-    HEADER,
-    JOINT_NEW,
-    JOINT_QUERY,
-    NEW,
-    NEWEST,
-    NOW,
-    OF_SEVERAL,
-    QUERY,
-    SINK,
-    TURN,
-    WRITE,
-)
+from runner.kernels.rows_attention import AtOnce, Heads, Joint, Lanes, Own, Query, RowsAttention
+from runner.kernels.rows_attention_program import Shape, program
 
-HEADS, MOST_HEADS = 4, 8  # query heads that a block serves at most, and where it would be one alone
-WIDEST = 1024  # numbers of those heads, with which a block of 256 threads has shared memory left
-AT_ONCE = 4  # positions of a group of threads under way
 LONGEST_SHARE = 1024  # positions of a block of several rows at most, while there are blocks to be had
 # Of the largest GPU of today, each with room for two blocks of several rows, or for one of a lone row.
 PROCESSORS = 132
@@ -53,45 +33,6 @@ MOST_SPLITS = 64
 
 WIDTHS = {16, 32, 64, 128, 256}
 DTYPES = {mx.bfloat16, mx.float16, mx.float32}
-
-
-class Shape(NamedTuple):
-    """What a kernel is compiled for."""
-
-    heads: int  # H
-    kv_heads: int  # K
-    width: int  # D
-    dtype: mx.Dtype
-    most: int  # rows
-    window: int | None
-    scale: float
-    given: mx.Dtype | None = None  # of the sinks, or of the heads' norms, where there are any
-    form: str = "new"  # new: one position comes with the queries; look: none does; joint: all come joined
-    dims: int = 0  # of a head that are turned
-    eps: float | None = None  # of the heads' norms
-    is_gated: bool = False  # joint: a gate stands behind each query
-
-    @property
-    def has_sinks(self) -> bool:
-        return self.given is not None and self.eps is None
-
-    @property
-    def served(self) -> int:
-        """Query heads of a block: all that share a key/value head, or a divisor of them."""
-        shared = self.heads // self.kv_heads
-        divisors = [count for count in range(1, MOST_HEADS + 1) if shared % count == 0]
-        few = [count for count in divisors if count <= HEADS]
-        return max(few) if max(few) > 1 else max(divisors)
-
-    @property
-    def threads(self) -> int:
-        """Of a block: a single row has few blocks, which should be large."""
-        return 256 if self.most == 1 and self.served * self.width <= WIDEST else 128
-
-    @property
-    def share(self) -> int:
-        """Positions of a block at least: of a lone row what its threads take in one round."""
-        return self.threads * 8 // self.width * AT_ONCE if self.most == 1 else 256
 
 
 def fits(row: Own) -> bool:
@@ -214,86 +155,3 @@ def _splits(longest: int, blocks: int, shape: Shape) -> int:
 @cache
 def _kernel(shape: Shape) -> Kernel:
     return compiled.kernel(program(shape))
-
-
-def program(shape: Shape) -> Program:
-    dtype, rows = shape.dtype, range(shape.most)
-    first = {
-        "new": ["queries", "new_keys", "new_values"],
-        "look": ["queries"],
-        "joint": ["joined"],
-    }[shape.form]
-    inputs = [Array(name, dtype) for name in first]
-    if shape.form == "joint":
-        inputs.append(Array("speeds", mx.float32))
-    if shape.given is not None:
-        names = ("sinks",) if shape.eps is None else ("query_norm", "key_norm")
-        inputs += [Array(name, shape.given) for name in names]
-    inputs += [Array(f"{letter}{row}", dtype) for letter in "kv" for row in rows]
-    if shape.most > 1:
-        inputs.append(Array("table", mx.int32))
-    inputs += [Array("lane_keys", dtype), Array("lane_values", dtype), Array("waiting", mx.int32)]
-    outputs = Array("out", dtype), Array("share_found", mx.float32), Array("share_sums", mx.float32)
-    numbers = ("step",) if shape.most > 1 else ("start", "end", "room", "place")
-    name, header = f"rows_attend_{shape.form}", HEADER % _words(shape)
-    return Program(name, tuple(inputs), outputs, source(shape), header, numbers)
-
-
-def source(shape: Shape) -> str:
-    """The kernel's body."""
-    words, is_joint = _words(shape), shape.form == "joint"
-    normed = shape.eps is not None
-    words |= (
-        {"query_norm": "query_norm", "key_norm": "key_norm"}
-        if normed
-        else {
-            "query_norm": "nullptr",
-            "key_norm": "nullptr",
-        }
-    )
-    words["norm_type"] = C_TYPES[shape.given or shape.dtype]
-    words["head_norm"] = HEAD_NORM % words if normed else ""
-    words["made"] = (JOINT_NEW if is_joint else NEW) % words
-    is_new = shape.form != "look"
-    return ATTEND % (
-        words
-        | {
-            "which": OF_SEVERAL % words if shape.most > 1 else "",
-            "turn": TURN % words if is_joint else "",
-            "query": (JOINT_QUERY if is_joint else QUERY) % words,
-            "new": WRITE % words if is_new else "",
-            "newest": NEWEST if is_new else "",
-            **(AHEAD if shape.most == 1 else NOW),
-            "sink": SINK if shape.has_sinks else "",
-            "gate": GATE % words if shape.is_gated else "",
-        }
-    )
-
-
-def _words(shape: Shape) -> dict[str, Any]:
-    """What the sources' placeholders become."""
-    log2_e = math.log2(math.e)
-    numbers = range(1, shape.most)
-    return {
-        "D": shape.width,
-        "H": shape.heads,
-        "K": shape.kv_heads,
-        "each": 2 if shape.is_gated else 1,  # times D numbers of a query head
-        "G": shape.served,
-        "shared": shape.heads // shape.kv_heads,
-        "window": shape.window or 0,
-        "lane": LANE,
-        "at_once": AT_ONCE,
-        "share": shape.share,
-        "threads": shape.threads,
-        "dims": shape.dims,
-        "eps": f"{shape.eps!r}f",
-        "kind": _kind(shape.dtype),
-        "type": C_TYPES[shape.dtype],
-        "scale": f"{shape.scale * log2_e!r}f",
-        "cases": " ".join(f"case {row}: own_keys = k{row}; own_values = v{row}; break;" for row in numbers),
-    }
-
-
-def _kind(dtype: mx.Dtype) -> str:
-    return str(dtype).rsplit(".", 1)[-1]

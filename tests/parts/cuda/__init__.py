@@ -11,13 +11,16 @@ import re
 import shutil
 import subprocess
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import _lru_cache_wrapper
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import pytest
 
+from runner.kernels import compiled
 from runner.kernels.program import C_TYPES, Program
 
 HERE = Path(__file__).parent
@@ -50,6 +53,22 @@ INSTRUCTIONS = {
 }
 
 Kernel = Callable[..., list[mx.array]]
+
+
+def on_this_machine(
+    kernels: Sequence[_lru_cache_wrapper[Any]],
+    temporary: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+    """Until the test is over. kernels: the functions that make kernels, and keep them."""
+    folder = temporary.getbasetemp() / "kernels"
+    folder.mkdir(exist_ok=True)
+    for kernel in kernels:
+        kernel.cache_clear()
+    monkeypatch.setattr(compiled, "kernel", emulated(folder))
+    yield
+    for kernel in kernels:
+        kernel.cache_clear()
 
 
 def emulated(folder: Path) -> Callable[[Program], Kernel]:

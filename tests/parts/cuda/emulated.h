@@ -45,16 +45,18 @@ inline void __syncwarp() { own_block->warps[threadIdx.x / 32]->gate.wait(); }
 inline void __threadfence() {}
 inline int atomicAdd(int* at, int more) { const int before = *at; *at += more; return before; }
 
-template <typename T> inline T __shfl_xor_sync(unsigned, T value, int mask) {
+template <typename T> inline T __shfl_sync(unsigned, T value, int from) {
   static_assert(sizeof(T) == 4);
   Warp& warp = *own_block->warps[threadIdx.x / 32];
-  const int lane = threadIdx.x % 32;
-  std::memcpy(&warp.box[lane][0], &value, 4);
+  std::memcpy(&warp.box[threadIdx.x % 32][0], &value, 4);
   warp.gate.wait();
   T found;
-  std::memcpy(&found, &warp.box[lane ^ mask][0], 4);
+  std::memcpy(&found, &warp.box[from][0], 4);
   warp.gate.wait();
   return found;
+}
+template <typename T> inline T __shfl_xor_sync(unsigned all, T value, int mask) {
+  return __shfl_sync(all, value, threadIdx.x % 32 ^ mask);
 }
 
 inline unsigned __reduce_max_sync(unsigned all, unsigned value) {

@@ -23,10 +23,11 @@ static jmp_buf home;
 static std::function<void()> body;
 static constexpr size_t STACK = 1 << 18;
 
-// The next one goes on; behind the last one whoever started all.
+// The one before goes on; behind all of them whoever started them. The last is the first to go, since the first is
+// most often the one that writes: what others do without waiting for it, they do before.
 inline void let_another_go_on() {
   for (size_t i = 1; i <= fibers.size(); i++) {
-    const size_t next = (running + i) % fibers.size();
+    const size_t next = (running + fibers.size() - i) % fibers.size();
     if (fibers[next].is_done) continue;
     running = next;
     _longjmp(fibers[next].at, 1);
@@ -77,7 +78,7 @@ inline void run_fibers(std::function<void()> what) {
       setcontext(&start);
     }
   }
-  running = 0;
-  if (_setjmp(home) == 0) _longjmp(fibers[0].at, 1);
+  running = fibers.size() - 1;
+  if (_setjmp(home) == 0) _longjmp(fibers[running].at, 1);
   fibers.clear();
 }

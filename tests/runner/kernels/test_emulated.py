@@ -1,26 +1,23 @@
 """The CUDA sources compute what the plain forms say, run on a CPU by `tests/parts/cuda`.
 
-A GPU runs more cases (`test_product_cuda.py`, `test_rows_attention.py`); these are for everybody who has none.
+A GPU runs more cases (`test_product_cuda.py`); these are for everybody who has none. Attention has a file of its
+own, `test_emulated_attention.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from runner.kernels import compiled, delta, delta_chunks_cuda, delta_cuda, product_cuda, rows_attention_cuda
+from runner.kernels import delta, delta_chunks_cuda, delta_cuda, product_cuda
 from runner.kernels.delta import LinearConfig, Rule
 from runner.kernels.product import PLAIN, Around, Matrix, Norm
-from runner.kernels.rotation import Turning
-from runner.kernels.rows_attention import LANE, Heads, Joint, Lanes, Own, Query
-from runner.kernels.rows_attention import PLAIN as PLAIN_ATTENTION
 from runner.quantization.settings import FLOAT_MODES, Quantization
-from tests.parts.cuda import COMPILER, emulated
+from tests.parts.cuda import COMPILER, on_this_machine
 from tests.parts.quantized import Q4, Q8, dequantize, matrix, quantize
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
@@ -30,21 +27,13 @@ KERNELS = (
     delta_chunks_cuda._through,
     delta_cuda._kernel,
     product_cuda._kernel,
-    rows_attention_cuda._kernel,
 )
 normal = partial(mx.random.normal, dtype=mx.float32)
 
 
 @pytest.fixture(autouse=True)
 def on_a_cpu(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    folder: Path = tmp_path_factory.getbasetemp() / "kernels"
-    folder.mkdir(exist_ok=True)
-    for kernel in KERNELS:
-        kernel.cache_clear()
-    monkeypatch.setattr(compiled, "kernel", emulated(folder))
-    yield
-    for kernel in KERNELS:
-        kernel.cache_clear()
+    yield from on_this_machine(KERNELS, tmp_path_factory, monkeypatch)
 
 
 HALF = [mx.bfloat16, mx.float16]
@@ -149,72 +138,6 @@ def test_a_large_input_times_a_large_weight_of_its_norm_is_no_infinity() -> None
     ways = product_cuda.cuda, PLAIN.make
     found, plain = (way(Matrix(weight), Around(Norm(norm, 1e-5)))(x, None) for way in ways)
     assert mx.allclose(found, plain, rtol=0, atol=0.02)
-
-
-def rows_of(
-    lengths: list[int], places: list[int], kv_heads: int, width: int, dtype: mx.Dtype = mx.float32
-) -> list[Own]:
-    shapes = [(1, kv_heads, length + 3, width) for length in lengths]
-    return [
-        Own(normal(shape).astype(dtype), normal(shape).astype(dtype), 0, length, place)
-        for shape, length, place in zip(shapes, lengths, places, strict=True)
-    ]
-
-
-def lanes_of(rows: int, heads: int, kv_heads: int, width: int, dtype: mx.Dtype = mx.float32) -> list[Lanes]:
-    """Two of the same."""
-    keys, values = (normal((rows * LANE, kv_heads, width)).astype(dtype) for _ in range(2))
-    made = [Lanes(mx.array(keys), mx.array(values), mx.zeros(rows * heads, mx.int32)) for _ in range(2)]
-    mx.eval(made)
-    return made
-
-
-@pytest.mark.parametrize(
-    ("lengths", "is_gated", "dtype", "close"),
-    [
-        ([700], False, mx.float32, 2e-4),
-        ([700], True, mx.float32, 2e-4),
-        ([5, 130], True, mx.float32, 2e-4),
-        ([5, 130], False, mx.float16, 1e-2),
-    ],
-    ids=str,
-)
-def test_joined_heads_are_normed_turned_written_and_find_what_the_plain_form_finds(
-    lengths: list[int], is_gated: bool, dtype: mx.Dtype, close: float
-) -> None:
-    """A lone row whose positions are split over blocks, and two rows."""
-    mx.random.seed(len(lengths))
-    heads, kv_heads, width, rows = 4, 2, 32, len(lengths)
-    own = rows_of(lengths, [row * LANE + 7 for row in range(rows)], kv_heads, width, dtype)
-    ours, plain = lanes_of(rows, heads, kv_heads, width, dtype)
-    norms = (1 + 0.1 * normal((width,)).astype(dtype), 1 + 0.1 * normal((width,)).astype(dtype))
-    turned = Heads(heads, kv_heads, Turning(width, width // 2, 10_000.0), norms, 1e-6, is_gated)
-    ways = rows_attention_cuda.cuda(own, None, rows), PLAIN_ATTENTION.make(own, None, rows)
-    for step in (0, 1):
-        joined = normal((rows, 1, turned.joined * width)).astype(dtype)
-        joint = Joint(joined, turned, step, width**-0.5, max(lengths) + 8 + step)
-        found, expected = (
-            way.attend_joint(joint, lanes) for way, lanes in zip(ways, (ours, plain), strict=True)
-        )
-        assert found.dtype == dtype
-        assert mx.allclose(found, expected, rtol=0, atol=close)
-    assert mx.allclose(ours.keys, plain.keys, rtol=0, atol=close)
-    assert mx.array_equal(ours.values, plain.values)
-    assert not ours.waiting.any()
-
-
-def test_a_query_with_a_window_and_sinks_finds_what_the_plain_form_finds() -> None:
-    mx.random.seed(3)
-    heads, kv_heads, width, lengths = 4, 2, 16, [300, 9]
-    own = rows_of(lengths, [2 * LANE, LANE - 4], kv_heads, width)
-    ours, plain = lanes_of(3, heads, kv_heads, width)
-    queries, keys, values = (normal((2, count, 1, width)) for count in (heads, kv_heads, kv_heads))
-    query = Query(queries, 3, 0.25, normal((heads,)), max(lengths) + LANE, (keys, values))
-    ways = (rows_attention_cuda.cuda(own, 40, 3), ours), (PLAIN_ATTENTION.make(own, 40, 3), plain)
-    for asked in (query, query._replace(new=None)):
-        found, expected = (way.attend(asked, lanes) for way, lanes in ways)
-        assert mx.allclose(found, expected, rtol=0, atol=1e-5)
-    assert mx.array_equal(ours.keys, plain.keys)
 
 
 LINEAR = {

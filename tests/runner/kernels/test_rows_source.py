@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from runner.kernels import delta_chunks_cuda, delta_cuda, experts_cuda, product_cuda, rows_attention_cuda
+from runner.kernels import delta_chunks_cuda, delta_cuda, experts_cuda, product_cuda, rows_attention_program
 from runner.kernels.delta import LinearConfig, Rule
 from runner.kernels.experts_cuda import Down, GateUp, Rows
 from runner.kernels.product_cuda import Shape as ProductShape
 from runner.kernels.program import Program
-from runner.kernels.rows_attention_cuda import Shape
+from runner.kernels.rows_attention_program import Shape
 from runner.quantization.settings import FLOAT_MODES
 
 SHAPES = [
@@ -18,6 +18,7 @@ SHAPES = [
     Shape(9, 3, 64, mx.float32, 2, None, 0.125, form="look"),
     Shape(32, 8, 64, mx.bfloat16, 1, None, 0.125, mx.bfloat16, "joint", dims=64, eps=1e-6),
     Shape(32, 8, 64, mx.bfloat16, 1, None, 0.125, form="joint", dims=32),
+    Shape(32, 8, 32, mx.bfloat16, 1, None, 0.125, form="joint", dims=32),
     Shape(16, 4, 256, mx.bfloat16, 1, None, 0.0625, mx.float32, "joint", dims=64, eps=1e-6, is_gated=True),
 ]
 WEIGHTS = [
@@ -35,7 +36,7 @@ PRODUCTS = [
 
 def test_an_attention_source_has_no_gap_and_names_every_input() -> None:
     for shape in SHAPES:
-        program = rows_attention_cuda.program(shape)
+        program = rows_attention_program.program(shape)
         check(program)
         names = [array.name for array in program.inputs]
         assert sum(name.startswith("k") and name[1:].isdigit() for name in names) == shape.most

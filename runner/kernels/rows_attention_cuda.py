@@ -24,12 +24,11 @@ from runner.kernels import compiled
 from runner.kernels.compiled import Kernel
 from runner.kernels.rotation import Turning, speeds
 from runner.kernels.rows_attention import AtOnce, Heads, Joint, Lanes, Own, Query, RowsAttention
-from runner.kernels.rows_attention_program import Shape, program
+from runner.kernels.rows_attention_program import MOST_SPLITS, Shape, program
 
 LONGEST_SHARE = 1024  # positions of a block of several rows at most, while there are blocks to be had
 # Of the largest GPU of today, each with room for two blocks of several rows, or for one of a lone row.
 PROCESSORS = 132
-MOST_SPLITS = 64
 
 WIDTHS = {16, 32, 64, 128, 256}
 DTYPES = {mx.bfloat16, mx.float16, mx.float32}

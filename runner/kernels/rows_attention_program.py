@@ -24,6 +24,7 @@ HEADS, MOST_HEADS = 4, 8  # query heads that a block serves at most, and where i
 WIDEST = 1024  # numbers of those heads, with which a block of 256 threads has shared memory left
 AT_ONCE = 4  # positions of a group of threads under way
 LONE_SHARE = 256 * 8 * AT_ONCE  # numbers of keys that a block of a lone row has at least
+MOST_SPLITS = 64  # a multiple of a warp's threads
 MMA_WIDTHS = {64, 128, 256}
 
 
@@ -143,6 +144,7 @@ def _words(shape: Shape) -> dict[str, Any]:
         "at_once": AT_ONCE,
         "tiles": max(1, 128 // shape.width),
         "share": shape.share,
+        "most_splits": MOST_SPLITS,
         "threads": shape.threads,
         "dims": shape.dims,
         "eps": f"{shape.eps!r}f",

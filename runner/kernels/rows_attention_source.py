@@ -105,21 +105,48 @@ __syncthreads();
 if (!is_last) return;
 __threadfence();
 if (thread == 0) *done = 0;
-for (int i = thread; i < G * %(D)d; i += %(threads)d) {
-  const int g = i / %(D)d, d = i %% %(D)d;
+// What is known of a head's shares is asked for at once, by a warp, and so is what several of them found.
+__shared__ float kept_of[G][%(most_splits)d], sums[G];
+for (int g = warp; g < G; g += WARPS) {
   const size_t head = (size_t)row * %(H)d + first_head + g;
-  float most = -INFINITY, sum = 0.f, found = 0.f;
-  #pragma unroll 4
-  for (int s = 0; s < splits; s++) most = fmaxf(most, __ldcg(share_sums + (head * splits + s) * 2));
-  %(sink)s
-  #pragma unroll 4
-  for (int s = 0; s < splits; s++) {
-    const float m = __ldcg(share_sums + (head * splits + s) * 2);
-    const float kept = m == -INFINITY ? 0.f : exp2f(m - most);
-    sum += kept * __ldcg(share_sums + (head * splits + s) * 2 + 1);
-    found += kept * __ldcg(share_found + (head * splits + s) * %(D)d + d);
+  float most = -INFINITY, sum = 0.f, of_shares = 0.f;
+  float2 known[%(most_splits)d / 32];
+  #pragma unroll
+  for (int j = 0; j < %(most_splits)d / 32; j++) {
+    const int s = j * 32 + thread %% 32;
+    known[j] = s < splits ? __ldcg((const float2*)share_sums + head * splits + s) : make_float2(-INFINITY, 0.f);
+    most = fmaxf(most, known[j].x);
   }
-  out[head * %(D)d + d] = (%(type)s)(found / sum%(gate)s);
+  for (int far = 16; far > 0; far /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, far));
+  %(sink)s
+  #pragma unroll
+  for (int j = 0; j < %(most_splits)d / 32; j++) {
+    const float kept = known[j].x == -INFINITY ? 0.f : exp2f(known[j].x - most);
+    kept_of[g][j * 32 + thread %% 32] = kept;
+    of_shares += kept * known[j].y;
+  }
+  for (int far = 16; far > 0; far /= 2) of_shares += __shfl_xor_sync(0xffffffff, of_shares, far);
+  if (thread %% 32 == 0) sums[g] = sum + of_shares;
+}
+__syncthreads();
+for (int i = thread * 4; i < G * %(D)d; i += %(threads)d * 4) {
+  const int g = i / %(D)d, first = i %% %(D)d;
+  const size_t head = (size_t)row * %(H)d + first_head + g;
+  const float4* const from = (const float4*)(share_found + head * splits * %(D)d + first);
+  float found[4] = {};
+  #pragma unroll 8
+  for (int s = 0; s < splits; s++) {
+    const float4 of_share = __ldcg(from + s * (%(D)d / 4));
+    found[0] += kept_of[g][s] * of_share.x;
+    found[1] += kept_of[g][s] * of_share.y;
+    found[2] += kept_of[g][s] * of_share.z;
+    found[3] += kept_of[g][s] * of_share.w;
+  }
+  #pragma unroll
+  for (int e = 0; e < 4; e++) {
+    const int d = first + e;
+    out[head * %(D)d + d] = (%(type)s)(found[e] / sums[g]%(gate)s);
+  }
 }
 """
 # A lone row's numbers are the kernel's own.

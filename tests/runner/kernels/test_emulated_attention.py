@@ -88,6 +88,7 @@ SOME = {
     "seven, split": (Kind(7, 128, kv_heads=1, sinks=True), [5, 700]),
     "eight of the widest, split": (Kind(8, 256, kv_heads=1), [200]),
     "two of the widest": (Kind(2, 256, mx.float16), [17, 64]),
+    "in more shares than a warp has lanes": (Kind(1, 256, kv_heads=1, sinks=True), [1100]),
     "narrow": (Kind(2, 16, mx.float32, window=40, sinks=True), [300, 9]),
     "narrow and split": (Kind(2, 32, mx.bfloat16), [700]),
 }

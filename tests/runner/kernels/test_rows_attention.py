@@ -34,7 +34,10 @@ KINDS = {
     "wide": Kind(width=128),
     "widest": Kind(width=256),
     "bfloat16": Kind(32, 8, 128, mx.bfloat16),
+    "bfloat16, narrow, sixteen that share": Kind(32, 2, 64, mx.bfloat16),
+    "bfloat16, seven that share": Kind(28, 4, 128, mx.bfloat16, 2000, sinks=True),
     "float16": Kind(dtype=mx.float16),
+    "float16, eight that share": Kind(16, 2, 256, mx.float16),
     "window": Kind(window=100),
     "window within a lane": Kind(window=7),
     "sinks": Kind(sinks=True),
@@ -95,6 +98,7 @@ JOINT = {
     "three that share": Kind(9, 3),
     "in part turned": Kind(width=128, window=100),
     "gated": Kind(16, 4, 256, mx.bfloat16),
+    "float16": Kind(10, 2, 64, mx.float16),
 }
 
 

@@ -10,6 +10,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import _lru_cache_wrapper
@@ -41,6 +42,8 @@ INSTRUCTIONS = {
     "cp.async.": ";",
     "ld.acquire": "pause_fiber(); v = *(volatile const Count*)from;",
     "red.release": "*at += 1;",
+    "st.release": "*(volatile Count*)to = v;",
+    "st.relaxed": "*(uint4*)to = v;",
     "f32.bf16.bf16": "emulated_mma<__nv_bfloat16>(c, a0, a1, a2, a3, b0, b1);",
     "f32.f16.f16": "emulated_mma<__half>(c, a0, a1, a2, a3, b0, b1);",
     "prefetch": ";",
@@ -152,7 +155,9 @@ def _compiled(folder: Path, name: str, code: str) -> ctypes.CDLL:
     if not made.exists():
         header = folder / "emulated.h.gch"  # reading it takes half of the time to compile a kernel
         if not header.exists():
-            _run_compiler("-x", "c++-header", str(HERE / "emulated.h"), "-o", str(header))
+            draft = header.with_name(f"{threading.get_ident()}.gch")  # others may look for it meanwhile
+            _run_compiler("-x", "c++-header", str(HERE / "emulated.h"), "-o", str(draft))
+            draft.replace(header)
         written = folder / f"{name}.cpp"
         written.write_text(code)
         _run_compiler("-shared", "-I", str(folder), "-I", str(HERE), str(written), "-o", str(made))

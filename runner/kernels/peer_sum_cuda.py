@@ -9,7 +9,8 @@ has for this (`ranks/rooms.py`), says so beside it, and adds up what the others 
 
 All add in the order of their ranks, in float32, so all find the same bits. Each room has space for two sums: a
 process that is one sum ahead does not overwrite what another has not read, and none can be two ahead, since it
-waits for everybody's part of the last one.
+waits for everybody's part of the last one. So no two sums may overlap: each is given the one before, which it does
+not read, and MLX starts it behind that.
 
 Knows nothing about layers or how rooms are made.
 """
@@ -44,11 +45,16 @@ def fits(x: mx.array) -> bool:
 def cuda(rank: int, ranks: int, rooms: mx.array) -> Callable[[mx.array], mx.array]:
     """For arrays that fit. rooms: memory that is zero before the first sum. All processes call it in one order."""
 
+    before = rooms
+
     def total(x: mx.array) -> mx.array:
+        nonlocal before
         packs = x.nbytes // PACK
         blocks = min(MOST_BLOCKS, -(-packs // THREADS))
         grid, block = (THREADS * blocks, 1, 1), (THREADS, 1, 1)
-        return _kernel(x.dtype, rank, ranks)([x, rooms], grid, block, [x.shape], (packs,))[0]
+        kernel = _kernel(x.dtype, rank, ranks)
+        before = kernel([x, rooms, before], grid, block, [x.shape], (packs,))[0]
+        return before
 
     return total
 
@@ -69,7 +75,7 @@ def program(dtype: mx.Dtype, rank: int, ranks: int) -> Program:
         "most": MOST_BYTES,
         "data": _data_at(ranks),
     }
-    inputs = Array("x", dtype), Array("rooms", mx.uint32)
+    inputs = Array("x", dtype), Array("rooms", mx.uint32), Array("before", mx.uint8)
     return Program(
         "peer_sum", inputs, (Array("out", dtype),), BODY % words, HEADER % words, ("packs",), THREADS
     )

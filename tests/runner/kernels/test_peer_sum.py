@@ -42,7 +42,9 @@ def test_all_find_the_sum_of_what_all_have_again_and_again(
             blocks = min(peers.MOST_BLOCKS, -(-packs // peers.THREADS))
             grid, block = (peers.THREADS * blocks, 1, 1), (peers.THREADS, 1, 1)
             found.append(
-                np.array(kernels[rank]([x, table], grid, block, [x.shape], (packs,))[0].astype(mx.float32))
+                np.array(
+                    kernels[rank]([x, table, table], grid, block, [x.shape], (packs,))[0].astype(mx.float32)
+                )
             )
         return found
 
@@ -52,6 +54,19 @@ def test_all_find_the_sum_of_what_all_have_again_and_again(
         assert all(np.array_equal(found[0], other) for other in found[1:])
         exact = np.sum([np.array(mx.array(part).astype(dtype).astype(mx.float32)) for part in parts], axis=0)
         assert np.allclose(found[0], exact, rtol=2**-8 if dtype == mx.bfloat16 else 1e-6, atol=1e-6)
+
+
+def test_a_sum_is_given_the_one_before_so_that_they_never_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[mx.array]] = []
+
+    def kernel(inputs: list[mx.array], *_: object) -> list[mx.array]:
+        given.append(inputs)
+        return [inputs[0] + 1]
+
+    monkeypatch.setattr(peers, "_kernel", lambda *_: kernel)
+    total = peers.cuda(0, 2, mx.zeros((2, 2), mx.uint32))
+    found = [total(mx.ones(8)) for _ in range(3)]
+    assert [inputs[2] is before for inputs, before in zip(given[1:], found, strict=False)] == [True, True]
 
 
 def test_what_is_large_or_odd_goes_another_way() -> None:

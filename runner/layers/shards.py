@@ -9,6 +9,7 @@ Knows nothing about processes, tokens or requests.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -71,15 +72,19 @@ class Divisible(Protocol):
         """The layer was divided: this process has so many of its heads."""
 
 
-@runtime_checkable
-class PartOfSum(Protocol):
+class PartOfSum(nn.Module):
     """What stands where such a layer stood. part: the layer. is_first: whether this process is the one that adds to
     its part what is to be in the sum once.
+
+    A base and no protocol: since Python 3.12 what a module keeps in its dictionary is no member of a protocol.
     """
 
-    part: nn.Module
-    is_first: bool
+    def __init__(self, part: nn.Module, *, is_first: bool) -> None:
+        super().__init__()
+        self.part = part
+        self.is_first = is_first
 
+    @abstractmethod
     def whole(self, part: mx.array) -> mx.array:
         """The sum."""
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 import mlx.core as mx
 
 from runner.layers import nn
+from runner.layers.shards import PartOfSum
 from runner.sharding.group import Group
 
 
-class Summed(nn.Module):
+class Summed(PartOfSum):
     """A part of a module, called as the whole is."""
 
     def __init__(self, part: nn.Module, group: Group) -> None:
-        super().__init__()
-        self.part = part
-        self.is_first = group.rank == 0
+        super().__init__(part, is_first=group.rank == 0)
         self._group = group
 
     def __call__(self, *inputs: object) -> mx.array:

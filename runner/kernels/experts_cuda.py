@@ -97,7 +97,7 @@ def fits(bank: Bank) -> bool:
     if max(bank.gate.width, bank.used * bank.down.width) > MOST_STAGED:
         return False
     matrices = [bank.gate, bank.up, bank.down, *(bank.shared or ())]
-    if not all(_has_form(matrix) and matrix.bias is None for matrix in matrices):
+    if not all(multiplies(matrix) and matrix.bias is None for matrix in matrices):
         return False
     up, down = Rows.of(bank.gate), Rows.of(bank.down)
     if bank.shared is None:
@@ -106,7 +106,8 @@ def fits(bank: Bank) -> bool:
     return Rows.of(bank.up) == up and gate_up == up._replace(outputs=2 * up.outputs) and its == down
 
 
-def _has_form(matrix: Matrix) -> bool:
+def multiplies(matrix: Matrix) -> bool:
+    """Whether experts may have such a matrix."""
     is_known = matrix.mode == "affine" and matrix.bits in GATE_UP_AHEAD and matrix.dtype == NUMBER
     return is_known and has_form(matrix)
 

@@ -35,8 +35,13 @@ class ExpertLinear(nn.Module):
 
     def __call__(self, x: mx.array, experts: mx.array, *, in_order: bool) -> mx.array:
         """Rows [P,1,inputs] and the expert of each [P] -> [P,1,outputs]; `in_order` promises ascending experts."""
-        weight = self.weight.swapaxes(-1, -2)  # [N,inputs,outputs]
-        return mx.gather_mm(x, weight, rhs_indices=experts, sorted_indices=in_order)
+        return gathered(x, self.weight, experts, in_order=in_order)
+
+
+def gathered(x: mx.array, weight: mx.array, experts: mx.array, *, in_order: bool) -> mx.array:
+    """The same for weights [N,outputs,inputs]."""
+    is_long = experts.size >= choice.in_order_from()
+    return mx.gather_mm(x, weight.swapaxes(-1, -2), rhs_indices=experts, sorted_indices=in_order and is_long)
 
 
 class Experts(nn.Module):

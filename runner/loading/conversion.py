@@ -18,6 +18,8 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from runner.errors import BadModelFiles
+from runner.kernels import choice
+from runner.kernels.product import Matrix
 from runner.layers import nn
 from runner.layers.fused import fuse
 from runner.layers.joined import join
@@ -50,7 +52,11 @@ def converted(
     if not matrices:
         return ready
     dtypes = {path: device.weight_dtype(matrix.dtype(common)) for path, matrix in matrices.items()}
-    decision = packed_or_dense(_dense_bytes(shapes, device.weight_dtype(common)) // parts, asked=keep_packed)
+    decision = packed_or_dense(
+        _dense_bytes(shapes, device.weight_dtype(common)) // parts,
+        asked=keep_packed,
+        has_kernels=all(_has_kernel(matrix, dtypes[path]) for path, matrix in matrices.items()),
+    )
     packed = _put_twins(model, matrices, dtypes) if decision.packed else frozenset()
     _log_decision(matrices, packed, decision)
     return ready | _packed_or_dequantized(matrices, dtypes, packed)
@@ -90,6 +96,23 @@ def _in_weight_dtype(name: str, array: mx.array) -> mx.array:
             f"{name}: dtype {str(array.dtype).removeprefix('mlx.core.')}, expected a float type"
         )
     return array.astype(device.weight_dtype(array.dtype))
+
+
+def _has_kernel(matrix: Packed, dtype: mx.Dtype) -> bool:
+    """Whether few positions are multiplied with it by a kernel of ours."""
+    parts = matrix.tensors(dtype)
+    return choice.multiplies(
+        Matrix(
+            parts["weight"],
+            parts["scales"],
+            parts.get("biases"),
+            matrix.settings.bits,
+            matrix.settings.group_size,
+            mode=matrix.settings.mode,
+            factor=parts.get("global_scale"),
+            number=dtype,
+        )
+    )
 
 
 def _put_twins(

@@ -4,8 +4,10 @@
     advance   plan -> forward -> draw, one step ahead; then the tokens of the step before are read and emitted; then
               the rows with a grammar, which says by now what may come, are drawn
 
-A token is read only after the forward that follows it was dispatched, so the device never waits for Python. A
-fault of one row ends that row; an exception out of `advance` is everybody's who took part, and `fail` says so.
+A token is read only after the forward that follows it was dispatched, so the device never waits for Python. A step
+that feeds chunks of prompts is waited for, so that cancels find their way, and its tokens are read in it.
+
+A fault of one row ends that row; an exception out of `advance` is everybody's who took part, and `fail` says so.
 
 Knows nothing about threads, queues or HTTP.
 """
@@ -110,6 +112,7 @@ class Engine:
         self._plan, unread = plan, self._unread
         self._stepping = [*rows, *self._fed]
         self._fed = rows
+        started = time.monotonic()
         logits = self._stepper.forward(plan)
         ready = [row for row in rows if row.slot in logits]
         bound = [row for row in ready if row.matcher is not None]
@@ -117,11 +120,8 @@ class Engine:
         drawn = self._stepper.draw([_wanted(row, logits[row.slot]) for row in free])
         self._unread = list(zip(free, drawn, strict=True))
         self._stepper.begin(drawn, [logits[row.slot] for row in bound])
-        started = time.monotonic()
         feeds = self._stepper.feed(plan)
-        for row, draw in unread:
-            self._read(row, draw)
-        _flush(row for row, _ in unread)
+        self._read(unread)
         for row in bound:
             if row in self._scheduler.rows:
                 self._draw_bound(row, logits[row.slot])
@@ -132,6 +132,8 @@ class Engine:
                 if not one.logits:
                     row.report()
             self._scheduler.took(time.monotonic() - started)
+            unread, self._unread = self._unread, []
+            self._read(unread)  # the device has nothing to do in any case
             self._housekeep()
         return bool(self._stepping)
 
@@ -195,7 +197,13 @@ class Engine:
             self._stepper.begin(drawn)
             self._unread.append((row, drawn[0]))
 
-    def _read(self, row: Generation, draw: Draw) -> None:
+    def _read(self, unread: Sequence[tuple[Generation, Draw]]) -> None:
+        """Tokens become text, and are on their way."""
+        for row, draw in unread:
+            self._read_one(row, draw)
+        _flush(row for row, _ in unread)
+
+    def _read_one(self, row: Generation, draw: Draw) -> None:
         try:
             end = row.read(self._stepper.read(draw))
         except RunnerError as error:

@@ -4,8 +4,9 @@
     second half    two: gate-up, down; or three with experts        `fused_mlp.py`, `fused_experts.py`
     or two in all: the attention, and all that is between two attentions (`kernels/seam.py`)
 
-That is for one position of each of a few rows. Everything else, prompts above all, goes through the blocks as they
-are, and so does whatever does not fit: a half of a block may be fused alone.
+That is for one position of each of a few rows; a second half may as well have the few positions of a short prompt.
+Everything else goes through the blocks as they are, and so does whatever does not fit: a half of a block may be
+fused alone.
 
 Between the attention of one layer and that of the next all shapes stay as they are, so what is there is compiled:
 MLX then makes its graph without Python.
@@ -45,6 +46,7 @@ from runner.layers.matrices import (
     norm_of,
     out_of,
 )
+from runner.layers.pacing import Pace, floats_of
 from runner.layers.shards import PartOfSum
 
 FirstHalf = AttentionHalf | LinearHalf
@@ -69,15 +71,23 @@ class FusedBlock(nn.Module):
 
     def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         block = self.block
-        first, second = self.halves
-        if span.length > 1 or x.shape[0] > MOST:
+        first, _ = self.halves
+        if x.shape[0] * x.shape[1] > MOST:
             return block(x, span, memory)
+        if span.length > 1:
+            x = block.attended(x, span, memory)
+            return self._second(x.reshape(-1, 1, x.shape[-1])).reshape(x.shape)
         if first is None or not first.fits(memory):
             x = block.attended(x, span, memory)
         else:
             x = first.out(first.attend(first.project(x, None), memory), x)
+        return self._second(x)
+
+    def _second(self, x: mx.array) -> mx.array:
+        """The second half of few positions [P,1,E]: it does not matter to it whose they are."""
+        second = self.halves[1]
         if second is None:
-            return x + block.mlp(block.post_attention_layernorm(x))
+            return x + self.block.mlp(self.block.post_attention_layernorm(x))
         return second(x)
 
 
@@ -87,6 +97,7 @@ class FusedBlocks(nn.Module):
     def __init__(self, blocks: Sequence[FusedBlock], ways: FewRows) -> None:
         super().__init__()
         self.blocks = list(blocks)
+        self._floats = floats_of(blocks)
         first = [cast(FirstHalf, block.halves[0]) for block in blocks]
         seams = [
             _seam(block, following, ways)
@@ -101,7 +112,9 @@ class FusedBlocks(nn.Module):
 
     def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         if span.length > 1 or x.shape[0] > MOST or not self._fits(memory):
+            pace = Pace(x.shape[0] * x.shape[1], self._floats)
             for block in self.blocks:
+                pace(x)
                 x = block(x, span, memory)
             return x
         joined = self._project(x, None)

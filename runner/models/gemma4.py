@@ -174,9 +174,10 @@ class PerLayerDecoder(Decoder):
             self.per_layer_projection_norm = nn.RMSNorm(self.width, config.rms_norm_eps)
 
     def __call__(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
-        x = self.embed(tokens)  # [B,L,E]
+        x, pace = self.embed(tokens), self.pace(tokens.size)  # [B,L,E]
         own = self.embed_per_layer(tokens, x)
         for layer, embedded in zip(self.layers, own, strict=True):
+            pace(x)
             x = layer(x, embedded, span, memory)
         normed: mx.array = self.norm(x)
         return normed

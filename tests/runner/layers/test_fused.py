@@ -16,6 +16,7 @@ from runner.layers import nn
 from runner.layers.block import Block
 from runner.layers.fused import FusedBlocks, fuse
 from runner.layers.linear_block import LinearBlock
+from runner.layers.moe import SparseMLP
 from runner.models.base import Model
 from runner.quantization.settings import FLOAT_MODES, Quantization
 from tests.parts import tiny
@@ -58,7 +59,7 @@ def fused(name: str) -> tuple[Model, int]:
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.architecture in FUSED])
 def test_rows_through_fused_blocks_have_the_logits_of_the_blocks(name: str) -> None:
-    """A lone row and several, of different lengths; prompts go through the blocks as they are."""
+    """A lone row and several, of different lengths; long prompts go through the blocks as they are."""
     model, _ = fused(name)
     expected = reference(CASES[name]).logits(TOKENS)
     assert difference(logits(model, TOKENS), expected) < 1e-4
@@ -154,6 +155,21 @@ def test_blocks_with_experts_are_fused_whole(name: str) -> None:
     model, _ = fused(name)
     decoder = model.model  # type: ignore[attr-defined]  # a CausalLM
     assert [type(layer) for layer in decoder.layers] == [FusedBlocks]
+
+
+def test_the_second_half_is_one_for_rows_and_for_short_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has experts, which a long prompt goes through as they are."""
+    name = "Qwen3Moe attention_bias"
+    model, _ = fused(name)
+    expected = reference(CASES[name]).logits(TOKENS)
+
+    def unused(*given: object) -> mx.array:
+        raise AssertionError("experts went as they are")
+
+    monkeypatch.setattr(SparseMLP, "__call__", unused)
+    assert difference(logits(model, TOKENS[:MOST]), expected[:MOST]) < 1e-4
+    with pytest.raises(AssertionError, match="as they are"):
+        logits(model, TOKENS[: MOST + 1])
 
 
 @pytest.mark.parametrize("kind", [Quantization(64, 3, "affine"), *FLOAT_MODES.values()], ids=str)

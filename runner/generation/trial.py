@@ -24,7 +24,7 @@ from runner.loading.loaded_model import LoadedModel
 
 log = logging.getLogger(__name__)
 
-BEFORE, CHUNK = 7, MOST + 1  # positions; a chunk of more than MOST goes through none of our kernels
+BEFORE = CHUNK = MOST + 1  # positions; more than MOST go through none of our kernels for few
 # Cosine of the angle between what both find. Rounding leaves 0.99 with random weights of 8 B; errors leave nothing.
 ALIKE = 0.9
 CHOSEN = 5  # rows, which are told in several arrays

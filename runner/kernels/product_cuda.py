@@ -30,6 +30,9 @@ ROWS = 16  # outputs of a block
 LINE = 128  # bytes that are fetched ahead at once
 FETCHED = 1 << 23  # bytes at most: what the memory delivers until the next kernel reads for itself
 EIGHT = 8  # positions that a warp multiplies at once
+# Floats of so many bytes and inputs are multiplied by MLX's own product, which takes 11 us less for a layer of half
+# a Llama of 70 billion on an H200. Its rows may differ in the last bit by their number.
+LARGE, LONG_ROW = 1 << 27, 8192
 
 
 class Shape(NamedTuple):
@@ -75,6 +78,8 @@ def has_form(matrix: Matrix) -> bool:
 def cuda(matrix: Matrix, around: Around) -> Product:
     number, by_parts = matrix.dtype, plain(matrix, around)
     if matrix.bias is not None and matrix.bias.dtype != number:
+        return by_parts
+    if matrix.scales is None and matrix.width >= LONG_ROW and matrix.weight.nbytes >= LARGE:
         return by_parts
     shape = _shape(matrix, around)
     out = shape.outputs // 2 if shape.gated else shape.outputs

@@ -188,13 +188,18 @@ class Serving:
     def _brought(self, reference: str, files: ModelFiles) -> LoadedModel:
         """With kernels of ours if they are right here."""
         loaded = self._bring(reference, files)
-        tries = device.compiles_kernels() and self._ranks is None
-        if not tries or kernels_agree(loaded, rows_attention()):
+        if not device.compiles_kernels() or self._is_right(loaded):
             return loaded
         log.warning("Decoding is slower: kernels of ours are wrong on this device")
         compiled.distrust()
         del loaded
         return self._bring(reference, files)
+
+    def _is_right(self, loaded: LoadedModel) -> bool:
+        """What all of us found in a trial."""
+        with self.in_step("try"):
+            found = kernels_agree(loaded, rows_attention())
+            return found if self._ranks is None else self._ranks.all_say(found)
 
     def _bring(self, reference: str, files: ModelFiles) -> LoadedModel:
         """In this process, or our part of it here and the others elsewhere."""

@@ -14,8 +14,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from runner.kernels import choice
 from runner.kernels.product import MOST
-from runner.machine import device
 
 AHEAD = 1 << 28  # bytes that are made before somebody waits
 TIMES = 16  # a layer makes about so many times what it is given
@@ -26,7 +26,7 @@ class Pace:
 
     def __init__(self, positions: int, floats: int) -> None:
         """floats: bytes that a layer's packed weights become for more than MOST positions (`floats_of`)."""
-        self._waits = positions > MOST and device.prepares_ahead()
+        self._waits = positions > MOST and choice.prepares_ahead()
         self._floats = floats
         self._bytes = 0
         self._before: mx.array | None = None

@@ -140,17 +140,25 @@ class PackedLinear(PackedMatrix):
 
 def matrix_of(layer: PackedMatrix) -> Matrix:
     """Its parts as few positions are multiplied with."""
-    settings = layer._settings
+    return _matrix(layer, layer._settings, layer._dtype)
+
+
+def has_kernel(packed: Packed, dtype: mx.Dtype) -> bool:
+    """Whether few positions are multiplied with such a matrix by a kernel of ours."""
+    return choice.multiplies(_matrix(packed.tensors(dtype), packed.settings, dtype))
+
+
+def _matrix(parts: Mapping[str, mx.array], settings: Quantization, dtype: mx.Dtype) -> Matrix:
     return Matrix(
-        layer["weight"],
-        layer["scales"],
-        layer.get("biases"),
+        parts["weight"],
+        parts["scales"],
+        parts.get("biases"),
         settings.bits,
         settings.group_size,
-        layer.get("bias"),
+        parts.get("bias"),
         settings.mode,
-        layer.get("global_scale"),
-        layer._dtype,
+        parts.get("global_scale"),
+        dtype,
     )
 
 

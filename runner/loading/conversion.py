@@ -18,12 +18,10 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from runner.errors import BadModelFiles
-from runner.kernels import choice
-from runner.kernels.product import Matrix
 from runner.layers import nn
 from runner.layers.fused import fuse
 from runner.layers.joined import join
-from runner.layers.packed import replace
+from runner.layers.packed import has_kernel, replace
 from runner.loading.policy import Decision, packed_or_dense
 from runner.machine import device
 from runner.models.base import Model
@@ -55,7 +53,7 @@ def converted(
     decision = packed_or_dense(
         _dense_bytes(shapes, device.weight_dtype(common)) // parts,
         asked=keep_packed,
-        has_kernels=all(_has_kernel(matrix, dtypes[path]) for path, matrix in matrices.items()),
+        has_kernels=all(has_kernel(matrix, dtypes[path]) for path, matrix in matrices.items()),
     )
     packed = _put_twins(model, matrices, dtypes) if decision.packed else frozenset()
     _log_decision(matrices, packed, decision)
@@ -96,23 +94,6 @@ def _in_weight_dtype(name: str, array: mx.array) -> mx.array:
             f"{name}: dtype {str(array.dtype).removeprefix('mlx.core.')}, expected a float type"
         )
     return array.astype(device.weight_dtype(array.dtype))
-
-
-def _has_kernel(matrix: Packed, dtype: mx.Dtype) -> bool:
-    """Whether few positions are multiplied with it by a kernel of ours."""
-    parts = matrix.tensors(dtype)
-    return choice.multiplies(
-        Matrix(
-            parts["weight"],
-            parts["scales"],
-            parts.get("biases"),
-            matrix.settings.bits,
-            matrix.settings.group_size,
-            mode=matrix.settings.mode,
-            factor=parts.get("global_scale"),
-            number=dtype,
-        )
-    )
 
 
 def _put_twins(

@@ -55,11 +55,6 @@ def compiles_kernels() -> bool:
     return kind() == "cuda"
 
 
-def prepares_ahead() -> bool:
-    """Whether MLX makes room for operations long before the device comes to them."""
-    return kind() == "cuda"
-
-
 def weight_dtype(stored: mx.Dtype) -> mx.Dtype:
     """The dtype to compute in: float32 on a CPU, where only float32 reaches the BLAS, else as stored."""
     return mx.float32 if kind() == "cpu" else stored

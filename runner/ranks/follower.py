@@ -21,6 +21,8 @@ from runner.generation.rehearsal import rehearse
 from runner.generation.sampling import Draw
 from runner.generation.step import Stepper
 from runner.generation.tokens import Tokens
+from runner.generation.trial import kernels_agree
+from runner.kernels import compiled
 from runner.kernels.choice import rows_attention
 from runner.loading.loaded_model import LoadedModel
 from runner.loading.loader import load
@@ -29,7 +31,7 @@ from runner.machine.processors import Work
 from runner.ranks import wire
 from runner.ranks.channel import Channel, Message
 from runner.ranks.leading import begin, shared
-from runner.ranks.processes import agreed
+from runner.ranks.votes import agreed, all_say
 from runner.sharding.group import Group
 from runner.store.resolve import open_model
 
@@ -114,6 +116,14 @@ class Follower:
     def _on_forget(self) -> None:
         self._coming = self._coming_rehearsal = None
         memory.release_buffers()
+
+    def _on_try(self) -> None:
+        """Where one of us is not content with our kernels, all load once more without."""
+        assert self._coming is not None
+        assert self._group is not None
+        if not all_say(self._group, kernels_agree(self._coming, rows_attention())):
+            compiled.distrust()
+            self._on_forget()
 
     def _on_rehearse(self) -> None:
         """The first piece before the model is served, each other one later."""

@@ -23,7 +23,7 @@ from runner.ranks import waits
 from runner.ranks.channel import Channel
 from runner.ranks.leading import LeadingSlots, LeadingStepper
 from runner.ranks.life import LOOK_S, Life
-from runner.ranks.processes import agreed
+from runner.ranks.votes import agreed, all_say
 from runner.ranks.waits import Waits
 from runner.sharding.group import Group
 
@@ -129,6 +129,10 @@ class Leader:
     def agreed(self, said: bool) -> bool:
         """What we say holds for all."""
         return agreed(self.group, said)
+
+    def all_say(self, said: bool) -> bool:
+        """Whether we and all others say so."""
+        return all_say(self.group, said)
 
     def fail(self, reason: str) -> None:
         """Our step failed, so that others wait for sums that never come. Whoever is gone is the better reason."""

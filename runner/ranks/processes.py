@@ -11,7 +11,6 @@ import mlx.core as mx
 
 from runner.kernels import compiled, peer_sum_cuda
 from runner.ranks.rooms import Sum, near_sum
-from runner.sharding.group import Group
 
 
 class Processes:
@@ -27,14 +26,9 @@ class Processes:
             self._near = near_sum(self)
 
     def sum(self, x: mx.array) -> mx.array:
-        if self._near is not None and peer_sum_cuda.fits(x):
+        if self._near is not None and compiled.works() and peer_sum_cuda.fits(x):
             return self._near(x)
         return mx.distributed.all_sum(x, group=self._group)
 
     def gather(self, x: mx.array) -> mx.array:
         return mx.distributed.all_gather(x[None], group=self._group)
-
-
-def agreed(group: Group, said: bool) -> bool:
-    """What rank 0 said."""
-    return bool(group.sum(mx.array([said and group.rank == 0], mx.int32)).item())

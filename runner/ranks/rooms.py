@@ -13,6 +13,7 @@ import mlx.core as mx
 from runner.kernels import peer_sum_cuda
 from runner.machine import cuda_rooms
 from runner.machine.cuda_rooms import HANDLE, RoomError
+from runner.ranks.votes import all_say
 from runner.sharding.group import Group
 
 log = logging.getLogger(__name__)
@@ -26,11 +27,11 @@ def near_sum(group: Group) -> Sum | None:
     each other, and the sums are those of the group. Called by all.
     """
     addresses = _addresses(group)
-    if not _all_say(group, bool(addresses)):
+    if not all_say(group, bool(addresses)):
         return None
     halves = [[address & 0xFFFFFFFF, address >> 32] for address in addresses]
     near = peer_sum_cuda.cuda(group.rank, group.size, mx.array(halves, mx.uint32))
-    if not _all_say(group, all(_is_right(group, near, count) for count in TRIED)):
+    if not all_say(group, all(_is_right(group, near, count) for count in TRIED)):
         log.warning("Sums through shared memory are wrong on this machine: the usual ones instead")
         return None
     log.info("Sums through shared memory", extra={"bytes": peer_sum_cuda.room_bytes(group.size)})
@@ -54,10 +55,6 @@ def _addresses(group: Group) -> list[int]:
     except RoomError as error:
         log.info("No way to another's room for sums", extra={"error": str(error)})
         return []
-
-
-def _all_say(group: Group, ours: bool) -> bool:
-    return bool(group.sum(mx.array([ours], mx.int32)).item() == group.size)
 
 
 def _is_right(group: Group, near: Sum, count: int) -> bool:

@@ -12,7 +12,6 @@ from runner.kernels import choice
 from runner.kernels.product import MOST, PLAIN
 from runner.layers import pacing
 from runner.layers.pacing import Pace, floats_of
-from runner.machine import device
 from tests.parts.checkpoints import checkpoint, floats
 from tests.parts.models import loaded, parameters
 from tests.parts.quantized import Q4, in_mlx_spelling
@@ -22,7 +21,7 @@ from tests.parts.quantized import Q4, in_mlx_spelling
 def waited_for(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What `mx.eval` was asked for."""
     found: list[float] = []
-    monkeypatch.setattr(device, "prepares_ahead", lambda: True)
+    monkeypatch.setattr(choice, "prepares_ahead", lambda: True)
     monkeypatch.setattr(mx, "eval", lambda x: found.append(x[0].item()))
     return found
 

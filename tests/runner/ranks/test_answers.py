@@ -10,6 +10,11 @@ from pathlib import Path
 import pytest
 
 from runner.errors import LoadError
+from runner.generation.trial import kernels_agree
+from runner.kernels import compiled
+from runner.loading.loader import load
+from runner.machine import device
+from runner.ranks import follower
 from runner.types import (
     AS_COMPUTED,
     Chunk,
@@ -119,6 +124,32 @@ def test_quantized_keys_and_values_are_those_of_one_process(tmp_path: Path) -> N
     ):
         assert together.status.kv_type == "q8_0"
         assert texts(answers(together, asked)) == texts(answers(alone, asked))
+
+
+@pytest.mark.parametrize("content", [True, False])
+def test_kernels_are_tried_by_all_and_used_if_all_are_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bool
+) -> None:
+    """Here they are MLX's operations, and if need be rank 1 finds fault with them."""
+    loads: list[object] = []
+
+    def counted(*given: object, **how: object) -> object:
+        loads.append(given)
+        return load(*given, **how)  # type: ignore[arg-type]  # as it comes
+
+    model = tiny.write(tmp_path / "model")
+    asked = requests(3, seed=6)
+    with working(model, 1) as alone:
+        expected = texts(answers(alone, asked))
+    monkeypatch.setattr(device, "compiles_kernels", lambda: True)
+    monkeypatch.setattr(compiled, "_trusted", True)
+    monkeypatch.setattr(follower, "load", counted)
+    if not content:
+        monkeypatch.setattr(follower, "kernels_agree", lambda *given: not kernels_agree(*given))
+    with working(model, 2) as together:
+        assert texts(answers(together, asked)) == expected
+    assert compiled._trusted == content
+    assert len(loads) == (1 if content else 2)
 
 
 def test_cancels_in_the_queue_in_prefill_and_in_decode_leave_everybody_in_step(tmp_path: Path) -> None:

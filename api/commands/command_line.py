@@ -60,7 +60,7 @@ exit codes:
 class Arguments:
     """What was asked for. hosted: spawned by a host process, so our life depends on its.
 
-    packed: keep quantized weights packed on a CPU. parallel: how many requests are answered at once.
+    packed: keep quantized weights packed in any case. parallel: how many requests are answered at once.
     context_length: tokens that prompt and answer may have together. memory: bytes that MLX may hold.
     cache_dir, cache_size: where slots are saved, and how many bytes. kv_type: how slots keep keys and values.
     None if nothing was said.
@@ -177,7 +177,7 @@ def _add_serving(add: Callable[..., None]) -> None:
     add(
         "packed",
         action="store_true",
-        help="keep quantized weights packed: less memory, slower (with Metal they always are)",
+        help="keep quantized weights packed: less memory, slower (with Metal they always are, with CUDA mostly)",
     )
     add(
         "parallel",

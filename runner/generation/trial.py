@@ -46,6 +46,7 @@ def _agree(loaded: LoadedModel, at_once: AtOnce | None) -> bool:
     tokens = mx.arange(BEFORE + CHUNK)[None] % model.vocab_size
     prompt = _fed(loaded, tokens[:, :BEFORE])
     expected = model(tokens[:, BEFORE:], prompt.span(CHUNK), prompt)[0, -1]
+    mx.eval(expected)  # so that no two forwards of several processes, with their sums, are under way at once
     for size in (1, 2) if slots.count > 1 and slots.may_join else (1,):
         company = Company(slots.count, at_once)
         rows = {number: _fed(loaded, tokens[:, :-1]) for number in range(size)}

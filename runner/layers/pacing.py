@@ -2,7 +2,7 @@
 
 MLX prepares operations for a GPU of NVIDIA's far ahead of it, and makes room for what each of them leaves. A prompt
 of 8,192 positions through a model of 8 billion parameters takes 9 GB so, beside its weights and its keys and
-values: as much as some twenty layers make. So whoever prepares the next layers waits here until the GPU is near.
+values. So whoever prepares the next layers waits here until the GPU is near.
 
 Knows nothing about what layers do.
 """
@@ -18,7 +18,7 @@ from runner.kernels import choice
 from runner.kernels.product import MOST
 
 AHEAD = 1 << 28  # bytes that are made before somebody waits
-TIMES = 16  # a layer makes about so many times what it is given
+TIMES = 16  # what a layer makes, in sizes of what it is given: reckoned from the widths of a Llama
 
 
 class Pace:

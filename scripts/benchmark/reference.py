@@ -50,7 +50,7 @@ def run_reference(
     count: int,
     bias: Bias,
 ) -> Sample:
-    """One request. Both sides begin with a text, and our tokenizer is theirs, too: mlx-lm's own is no faster."""
+    """One request. Both sides begin with a text, and our tokenizer reads it for both."""
     process = reference.process
     assert process.stdin is not None
     job = {"text": prompt.text, "count": count, "banned": [token for token, _ in bias]}

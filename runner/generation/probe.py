@@ -22,6 +22,7 @@ from runner.cache.memory import Memory
 from runner.cache.span import Span
 from runner.generation.budget import Costs
 from runner.generation.sampling import arrays, draw, make_sampler
+from runner.kernels import pacing
 from runner.kernels.attention import Mask
 from runner.machine import device, memory
 from runner.models.base import Model
@@ -39,10 +40,12 @@ USUAL = SamplingOptions(temperature=0.8, top_k=40, top_p=0.9, repeat_penalty=1.1
 
 
 def measured(model: Model, held: Memory, agreed: Callable[[bool], bool] = bool) -> Costs:
-    """What the model's forwards take on this device. held: a fresh memory. agreed: makes of what is found here what
-    holds for all who have the model together.
+    """What the model's forwards take on this device. From now on long prompts spend a share of what is left, since
+    they are prepared ahead. held: a fresh memory. agreed: makes of what is found here what holds for all who have
+    the model together.
     """
     started = time.perf_counter()
+    pacing.allow(0)  # what is measured takes no more for that than it must
     length, times = min(LENGTH[device.kind()], model.context_length), TIMES
     held.reserve((2 + times) * length)
     hidden = _fed(model, held, held, min(SHORT, length) if device.kind() == "cpu" else length)
@@ -53,10 +56,11 @@ def measured(model: Model, held: Memory, agreed: Callable[[bool], bool] = bool) 
     often = _taken(lambda: _fed(model, held, Repeating(held, times), length), held)
     pair = max(0.0, (often - once) / (length * length * times))
     position = max(0.0, once / length - pair * 2 * length)
-    costs = Costs(position, pair, row, held.needs())
+    ahead = pacing.allow(memory.budget() - memory.active())
     took = f"{time.perf_counter() - started:.3f}s"
-    log.info("Memory probed", extra={"position": int(position), "pair": int(pair), "row": row, "took": took})
-    return costs
+    found = {"position": int(position), "pair": int(pair), "row": row, "ahead": ahead, "took": took}
+    log.info("Memory probed", extra=found)
+    return Costs(position, pair, row, held.needs(), ahead)
 
 
 def _fed(model: Model, held: Memory, told: LayerMemory, length: int) -> mx.array:

@@ -12,12 +12,17 @@ import mlx.core as mx
 from runner.cache.base import LayerMemory
 from runner.cache.span import Span
 from runner.config.decoder import DecoderConfig
+from runner.kernels import pacing
 from runner.layers import nn
 
 Attend = Callable[[mx.array, Span, LayerMemory], mx.array]
 """The first half of a block, called as `Attention` is. Every kind is an `nn.Module`."""
 MLP = Callable[[mx.array], mx.array]
 """The second half of a block, [B,L,E] -> [B,L,E]. Every kind is an `nn.Module`."""
+
+
+# What the halves of a block make, in sizes of what they are given: reckoned from the widths of a Llama.
+FIRST_HALF, SECOND_HALF = 6, 10
 
 
 class Block(nn.Module):
@@ -32,8 +37,20 @@ class Block(nn.Module):
 
     def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         x = self.attended(x, span, memory)  # [B,L,E]
+        second_half_of(x)
         return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]
 
     def attended(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         """The first half, [B,L,E] -> [B,L,E]."""
+        first_half_of(x)
         return x + self.self_attn(self.input_layernorm(x), span, memory)
+
+
+def first_half_of(x: mx.array) -> None:
+    """It is about to be made, so a long prompt may wait here."""
+    pacing.about_to_make(x, FIRST_HALF * x.nbytes)
+
+
+def second_half_of(x: mx.array) -> None:
+    """The same of the second half."""
+    pacing.about_to_make(x, SECOND_HALF * x.nbytes)

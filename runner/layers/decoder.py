@@ -7,6 +7,7 @@ Knows nothing about config files, tokens or requests.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import mlx.core as mx
 
@@ -17,8 +18,8 @@ from runner.cache.span import Span
 from runner.cache.windowed import WindowedKVCache
 from runner.config.decoder import DecoderConfig
 from runner.errors import BadModelFiles
+from runner.kernels import pacing
 from runner.layers import nn
-from runner.layers.pacing import Pace, floats_of
 
 Layer = Callable[..., mx.array]
 """[B,L,E] and what its Decoder gives it -> [B,L,E]. Here that is the span and the memory. Every kind is an
@@ -38,21 +39,19 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = list(blocks)
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self._floats: int | None = None  # see `Pace`; known when the weights are there
 
     def __call__(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
-        x, pace = self.embed(tokens), self.pace(tokens.size)  # [B,L,E]
-        for layer in self.layers:
-            pace(x)
-            x = layer(x, span, memory)
+        x = self.embed(tokens)  # [B,L,E]
+        with self.paced(tokens):
+            for layer in self.layers:
+                x = layer(x, span, memory)
         normed: mx.array = self.norm(x)
         return normed
 
-    def pace(self, positions: int) -> Pace:
-        """Of a forward of so many."""
-        if self._floats is None:
-            self._floats = floats_of(self.layers)
-        return Pace(positions, self._floats)
+    @staticmethod
+    def paced(tokens: mx.array) -> AbstractContextManager[None]:
+        """Around the layers, which a long prompt goes through no faster than the device."""
+        return pacing.paced(tokens.size)
 
     def embed(self, tokens: mx.array) -> mx.array:
         """[B,L] -> [B,L,E]."""

@@ -46,7 +46,6 @@ from runner.layers.matrices import (
     norm_of,
     out_of,
 )
-from runner.layers.pacing import Pace, floats_of
 from runner.layers.shards import PartOfSum
 
 FirstHalf = AttentionHalf | LinearHalf
@@ -97,7 +96,6 @@ class FusedBlocks(nn.Module):
     def __init__(self, blocks: Sequence[FusedBlock], ways: FewRows) -> None:
         super().__init__()
         self.blocks = list(blocks)
-        self._floats = floats_of(blocks)
         first = [cast(FirstHalf, block.halves[0]) for block in blocks]
         seams = [
             _seam(block, following, ways)
@@ -112,9 +110,7 @@ class FusedBlocks(nn.Module):
 
     def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         if span.length > 1 or x.shape[0] > MOST or not self._fits(memory):
-            pace = Pace(x.shape[0] * x.shape[1], self._floats)
             for block in self.blocks:
-                pace(x)
                 x = block(x, span, memory)
             return x
         joined = self._project(x, None)

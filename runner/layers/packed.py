@@ -15,7 +15,7 @@ from copy import copy
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 
-from runner.kernels import choice
+from runner.kernels import choice, pacing
 from runner.kernels.product import MOST, Around, Matrix, Product
 from runner.layers import nn
 from runner.layers.latent import HeadLinear
@@ -66,6 +66,7 @@ class PackedMatrix(nn.Module):
         where there is one, and for many the weights become floats.
         """
         if x.size // x.shape[-1] > MOST:
+            pacing.about_to_make(x, self.dense_bytes)
             return x @ self._dense().swapaxes(-1, -2)
         if self._few is None:
             products, matrix = choice.products(), matrix_of(self)
@@ -201,6 +202,7 @@ class PackedExperts(PackedMatrix):
     def __call__(self, x: mx.array, experts: mx.array, *, in_order: bool) -> mx.array:
         """Rows [P,1,inputs] and the expert of each [P] -> [P,1,outputs]."""
         if self._has_products and experts.size >= DENSE_FROM:
+            pacing.about_to_make(x, self.dense_bytes)
             return gathered(x, self._dense(), experts, in_order=in_order)
         settings = self._settings
         y = mx.gather_qmm(

@@ -35,6 +35,7 @@ from runner.cache.span import Span
 from runner.config.decoder import DecoderConfig
 from runner.config.fields import Fields
 from runner.layers import nn
+from runner.layers.block import first_half_of, second_half_of
 from runner.layers.decoder import CausalLM, Decoder, Layer, soft_capped, storages
 from runner.layers.mlp import GeGLU
 from runner.layers.rope import Rope
@@ -125,8 +126,10 @@ class Block(nn.Module):
 
     def __call__(self, x: mx.array, own: mx.array | None, span: Span, memory: LayerMemory) -> mx.array:
         """[B,L,E] and this layer's embeddings [B,L,P], if there are any -> [B,L,E]."""
+        first_half_of(x)
         attended = self.self_attn(self.input_layernorm(x), span, memory)  # [B,L,E]
         x = x + self.post_attention_layernorm(attended)
+        second_half_of(x)
         x = x + self.post_feedforward_layernorm(self.feed(x))
         if own is not None:
             gated = self.mlp.activations.gelu(self.per_layer_input_gate(x)) * own  # [B,L,P]
@@ -174,11 +177,11 @@ class PerLayerDecoder(Decoder):
             self.per_layer_projection_norm = nn.RMSNorm(self.width, config.rms_norm_eps)
 
     def __call__(self, tokens: mx.array, span: Span, memory: LayerMemory) -> mx.array:
-        x, pace = self.embed(tokens), self.pace(tokens.size)  # [B,L,E]
+        x = self.embed(tokens)  # [B,L,E]
         own = self.embed_per_layer(tokens, x)
-        for layer, embedded in zip(self.layers, own, strict=True):
-            pace(x)
-            x = layer(x, embedded, span, memory)
+        with self.paced(tokens):
+            for layer, embedded in zip(self.layers, own, strict=True):
+                x = layer(x, embedded, span, memory)
         normed: mx.array = self.norm(x)
         return normed
 

@@ -1,0 +1,80 @@
+"""Long prompts through the layers of a model, with what few operations make in memory at a time.
+
+MLX prepares operations for a GPU of NVIDIA's far ahead of it, and makes room for what each of them leaves. A prompt
+of 8,192 positions through a model of 8 billion parameters takes 9 GB so, beside its weights and its keys and
+values. So whoever is about to make something large says so, and may wait here until the GPU is near.
+
+How near is a matter of what memory there is: the GPU is never idle if half a gigabyte may be on its way, and with
+less it waits now and then for whoever prepares.
+
+Like MLX's own queue this is one for the process: all that is made is arrays of the thread that computes.
+
+Knows nothing about what layers do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import mlx.core as mx
+
+from runner.kernels import choice
+from runner.kernels.product import MOST
+
+LEAST_AHEAD, MOST_AHEAD = (
+    1 << 25,
+    3 << 27,
+)  # bytes that are made before somebody waits; twice as many are there
+SHARE = 16  # of what is free
+
+
+class Pace:
+    """Of one forward."""
+
+    def __init__(self, positions: int, ahead: int) -> None:
+        self._waits = positions > MOST and choice.prepares_ahead()
+        self._ahead = ahead
+        self._bytes = 0
+        self._before: mx.array | None = None
+
+    def __call__(self, x: mx.array, nbytes: int) -> None:
+        """x: what so many bytes are about to be made of. May wait for an earlier one."""
+        if not self._waits:
+            return
+        if self._bytes and self._bytes + nbytes > self._ahead:
+            mx.async_eval(x)  # type: ignore[no-untyped-call]  # the stub has no types
+            if self._before is not None:
+                mx.eval(self._before)
+            self._before, self._bytes = x, 0
+        self._bytes += nbytes
+
+
+_ahead = LEAST_AHEAD
+_pace: Pace | None = None
+
+
+def allow(free: int) -> int:
+    """From now on spend a share of so many bytes on what is prepared, and never less than a little; how many that
+    may be at once.
+    """
+    global _ahead
+    _ahead = min(max(free // SHARE, LEAST_AHEAD), MOST_AHEAD)
+    return 2 * _ahead if choice.prepares_ahead() else 0
+
+
+@contextlib.contextmanager
+def paced(positions: int) -> Iterator[None]:
+    """Around one forward."""
+    global _pace
+    _pace = Pace(positions, _ahead)
+    try:
+        yield
+    finally:
+        _pace = None
+
+
+def about_to_make(x: mx.array, nbytes: int) -> None:
+    """Of x, in a forward; elsewhere nobody waits."""
+    if _pace is not None:
+        _pace(x, nbytes)

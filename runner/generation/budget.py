@@ -33,15 +33,15 @@ SLACK = 1.4
 
 class Costs(NamedTuple):
     """Bytes. position: what a forward takes for each that it is fed. pair: for each of these and each that it sees.
-    row: for the logits and the draw of a row. needs: of a memory's storages. ahead: what a chunk of a prompt takes
-    beside all this, however long it is, since it is prepared ahead of the device.
+    row: for the logits and the draw of a row. needs: of a memory's storages. chunk: what a chunk of a prompt takes
+    beside all this, however long it is: packed weights that become floats, and what is prepared ahead.
     """
 
     position: float = 0.0
     pair: float = 0.0
     row: int = 0
     needs: tuple[Need, ...] = ()
-    ahead: int = 0
+    chunk: int = 0
 
 
 class Limits(NamedTuple):
@@ -59,7 +59,7 @@ class Limits(NamedTuple):
         """Bytes of a step. fed: positions of prompts. seen: positions that each sees, at most. rows: that draw."""
         costs, positions = self.costs, fed + rows
         taken = costs.position * positions + costs.pair * positions * seen + costs.row * rows
-        return int(SLACK * taken) + (costs.ahead if fed else 0)
+        return int(SLACK * taken) + (costs.chunk if fed else 0)
 
 
 class Entry(NamedTuple):

@@ -59,11 +59,11 @@ def test_entries_that_no_request_has_go_before_a_request_waits_and_no_more_than_
     assert machine.parked == [20_000]
 
 
-def test_what_is_prepared_ahead_of_the_device_counts_with_every_chunk_and_not_without_one() -> None:
-    plain, ahead = (Limits(0, COSTS._replace(ahead=ahead), CHUNK) for ahead in (0, 777))
+def test_what_any_chunk_takes_counts_once_however_long_it_is_and_not_without_one() -> None:
+    plain, more = (Limits(0, COSTS._replace(chunk=chunk), CHUNK) for chunk in (0, 777))
     for fed in (1, 16, 256):
-        assert ahead.passing(fed, 100, 2) == plain.passing(fed, 100, 2) + 777
-    assert ahead.passing(0, 100, 2) == plain.passing(0, 100, 2)
+        assert more.passing(fed, 100, 2) == plain.passing(fed, 100, 2) + 777
+    assert more.passing(0, 100, 2) == plain.passing(0, 100, 2)
 
 
 def test_a_request_waits_while_others_hold_what_it_needs() -> None:

@@ -1,12 +1,17 @@
 """Scaled dot-product attention of several queries with CUDA, with the arguments of MLX's own.
 
 MLX hands it to cuDNN, which makes a plan for every shape that it has not met: 45 ms on an H200, where a prompt of
-300 tokens takes a 1 B model 5 ms. Lengths of prompts hardly ever come again. So cuDNN meets few shapes here:
+300 tokens takes a 1 B model 5 ms. Lengths of prompts hardly ever come again, and neither does what is kept of one
+when the next one comes. So cuDNN meets few shapes here:
 
-    a prompt from its beginning, and whole chunks    padded: behind the last query and the last key stand as many
-                                                     zeros, so that a causal mask stays what it is
-    anything else, while it is small                 by products and a softmax in float32, by blocks of queries
-    anything else                                    a plan of its own, which it is worth
+    all that queries see is one chunk long or less    as many queries as keys, filled up to one of SIZES
+    they see more                                     one of SIZES behind a multiple of STEP
+    few scores, or anything but a causal mask         by products and a softmax in float32, by blocks of queries
+    so much of that that a plan costs less            a plan of its own
+
+What fills up is zeros. Behind the last query and the last key a causal mask hides them; before the first query
+stand as many as there are keys that were kept, and what they find is dropped. So a prompt finds the same, to the
+bit, whatever was kept of it.
 
     B  rows     H  query heads     K  key/value heads     L  queries     S  keys     D  width
 """
@@ -17,10 +22,15 @@ import mlx.core as mx
 
 from runner.kernels.attention import Mask, hidden_where_unseen, plain
 
-SIZES = (128, 256, 384, 512, 768, 1024, 1536, 2048)  # queries
-CHUNK = 512  # whole chunks are one of SIZES behind a multiple of it
+SIZES = (128, 256, 384, 512, 768, 1024, 1536, 2048, 2560)  # queries
+CHUNK = (
+    2048  # positions of a chunk at most; plans of as many queries as keys are made before the first request
+)
+STEP = 512
 BLOCK = 256  # queries of a block by hand
-BY_HAND = 2**27  # scores [H,L,S] at most; an estimate of what 45 ms are enough for in a model of 32 layers
+# Scores [H,L,S] that are worked out by hand at most. In a model of 32 layers a thousand times 2**20 of them take
+# a second: as long as a plan that is there, as one that may come again, as one that does not (45 ms).
+BY_HAND, BEFORE_A_PLAN, BEFORE_A_RARE_PLAN = 2**22, 2**24, 2**27
 
 
 def on_cuda(
@@ -36,27 +46,34 @@ def on_cuda(
     shown = keys.shape[2]
     if length == 1:
         return plain(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
-    past, is_small = shown - length, heads * length * shown <= BY_HAND
-    comes_again = past == 0 or (past % CHUNK == 0 and length in SIZES)
-    if isinstance(mask, str) and sinks is None and length <= SIZES[-1] and (comes_again or not is_small):
-        return _padded(queries, keys, values, scale)
-    if is_small:
-        return _by_hand(queries, keys, values, scale, mask, sinks)
-    return plain(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
+    scores = heads * length * shown
+    if isinstance(mask, str) and sinks is None and length <= CHUNK:
+        if shown == length or scores > (BY_HAND if shown <= CHUNK else BEFORE_A_PLAN):
+            return _filled_up(queries, keys, values, scale)
+    elif scores > BEFORE_A_RARE_PLAN:
+        return plain(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
+    return _by_hand(queries, keys, values, scale, mask, sinks)
 
 
-def _padded(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-    """A causal mask aligns the last query with the last key, and zeros behind both move neither."""
-    length = queries.shape[2]
-    more = next(size for size in SIZES if size >= length) - length
+def _filled_up(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    """A causal mask aligns the last query with the last key."""
+    length, shown = queries.shape[2], keys.shape[2]
+    past = shown - length
+    before = past if shown <= CHUNK else past % STEP
+    after = next(size for size in SIZES if size >= before + length) - before - length
     # Made whole even if nothing is added: a slice of a buffer has strides, which are a part of a plan.
-    longer = (mx.contiguous(_longer(array, more)) for array in (queries, keys, values))
-    found = mx.fast.scaled_dot_product_attention(*longer, scale=scale, mask="causal")
-    return found[:, :, :length]
+    found = mx.fast.scaled_dot_product_attention(
+        mx.contiguous(_longer(queries, before, after)),
+        mx.contiguous(_longer(keys, 0, after)),
+        mx.contiguous(_longer(values, 0, after)),
+        scale=scale,
+        mask="causal",
+    )
+    return found[:, :, before : before + length]
 
 
-def _longer(array: mx.array, more: int) -> mx.array:
-    return mx.pad(array, [(0, 0), (0, 0), (0, more), (0, 0)]) if more else array
+def _longer(array: mx.array, before: int, after: int) -> mx.array:
+    return mx.pad(array, [(0, 0), (0, 0), (before, after), (0, 0)]) if before or after else array
 
 
 def _by_hand(

@@ -9,6 +9,7 @@ Knows nothing about models or requests.
 from __future__ import annotations
 
 import logging
+import os
 from importlib.metadata import version
 from typing import Literal
 
@@ -24,6 +25,10 @@ Kind = Literal["cpu", "metal", "cuda"]
 # Positions per prefill forward. A chunk is the longest time for which a cancel goes unnoticed and, on a Mac,
 # for which the window server may find the GPU busy; a larger one feeds a larger matrix product.
 PREFILL_CHUNK: dict[Kind, int] = {"cpu": 256, "metal": 512, "cuda": 2048}
+
+# MLX gives operations to a GPU of NVIDIA's as graphs, and on an H200 begins another one when one has read 1 GB. A
+# step reads all weights: in one graph, not in sixteen, 8 billion parameters in bfloat16 decode 0.9 % faster.
+GRAPHS = ("MLX_MAX_MB_PER_BUFFER", "16000")
 
 # How long a step, or a part of a load, may take before it counts as stuck. Without a fast BLAS a CPU of two cores
 # makes 3 GFLOP/s, so that the first chunk of a model of 8 billion takes it 23 minutes.
@@ -75,6 +80,7 @@ def prepare() -> None:
                 "faster (x86-64: pip install 'mlx-runner[mkl]', Debian: apt install libopenblas0-pthread)"
             )
     if kind() == "cuda":
+        os.environ.setdefault(*GRAPHS)
         kernel_folder.prepare()
     blas = {"blas": blas_name() or "MLX's own"} if kind() == "cpu" else {}
     log.info("MLX ready", extra={"version": version("mlx"), "device": kind(), **blas})

@@ -7,7 +7,7 @@ import pytest
 
 from runner.kernels import attention_cuda
 from runner.kernels.attention import Mask, plain
-from runner.kernels.attention_cuda import BLOCK, CHUNK, SIZES, on_cuda
+from runner.kernels.attention_cuda import BLOCK, CHUNK, SIZES, STEP, on_cuda
 
 HEADS, SHARED, WIDTH = 4, 2, 16
 
@@ -28,7 +28,7 @@ def window(length: int, shown: int) -> mx.array:
 
 @pytest.mark.parametrize("with_sinks", [False, True])
 @pytest.mark.parametrize("mask", ["causal", "window", None])
-@pytest.mark.parametrize("past", [0, 5, CHUNK])
+@pytest.mark.parametrize("past", [0, 5, STEP])
 @pytest.mark.parametrize("length", [1, 2, SIZES[0], SIZES[0] + 1, BLOCK * 2 + 3])
 def test_it_finds_what_the_plain_attention_finds(
     length: int, past: int, mask: Mask, with_sinks: bool
@@ -42,32 +42,65 @@ def test_it_finds_what_the_plain_attention_finds(
     assert mx.allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [3, 100, 129, 500, 1000, 2048])
-def test_prompts_of_any_length_have_one_of_a_few_shapes(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes: list[tuple[int, ...]] = []
+@pytest.fixture
+def nothing_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BY_HAND", "BEFORE_A_PLAN"):
+        monkeypatch.setattr(attention_cuda, name, 0)
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch, nothing_by_hand: None) -> list[tuple[int, int]]:
+    """Of queries and of keys, what cuDNN is given."""
+    shapes: list[tuple[int, int]] = []
 
     def noted(queries: mx.array, keys: mx.array, values: mx.array, **options: object) -> mx.array:
-        shapes.append((queries.shape[2], keys.shape[2], values.shape[2]))
-        return queries
-
-    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", noted)
-    on_cuda(*arrays(length, length), scale=0.3, mask="causal")
-    assert len(set(shapes)) == 1
-    assert shapes[0][0] in SIZES
-    assert shapes[0] == (shapes[0][0],) * 3
-
-
-def test_whole_chunks_behind_others_have_their_own_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes: list[tuple[int, ...]] = []
-
-    def noted(queries: mx.array, keys: mx.array, values: mx.array, **options: object) -> mx.array:
+        assert keys.shape[2] == values.shape[2]
         shapes.append((queries.shape[2], keys.shape[2]))
         return queries
 
     monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", noted)
-    on_cuda(*arrays(1024, 1024 + 3 * CHUNK), scale=0.3, mask="causal")
-    on_cuda(*arrays(1000, 1000 + 3 * CHUNK), scale=0.3, mask="causal")
-    assert shapes == [(1024, 1024 + 3 * CHUNK)]
+    return shapes
+
+
+@pytest.mark.parametrize("past", [1, 511, STEP, 700, CHUNK - 3, CHUNK, CHUNK + 5, 3 * STEP + CHUNK])
+@pytest.mark.parametrize("length", [2, 100, SIZES[3], 1001])
+@pytest.mark.usefixtures("nothing_by_hand")
+def test_what_is_filled_up_finds_what_the_plain_attention_finds(length: int, past: int) -> None:
+    queries, keys, values = arrays(length, length + past)
+    found = on_cuda(queries, keys, values, scale=0.3, mask="causal")
+    expected = plain(queries, keys, values, scale=0.3, mask="causal")
+    assert found.shape == expected.shape
+    assert mx.allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("past", [0, 1, 40, 1000])
+@pytest.mark.parametrize("length", [3, 100, 129, 500, 1000])
+def test_prompts_that_see_one_chunk_have_one_of_a_few_shapes_whatever_was_kept(
+    length: int, past: int, planned: list[tuple[int, int]]
+) -> None:
+    on_cuda(*arrays(length, length + past), scale=0.3, mask="causal")
+    (shape,) = planned
+    assert shape[0] == shape[1]
+    assert shape[0] == next(size for size in SIZES if size >= length + past)
+
+
+@pytest.mark.parametrize("past", [CHUNK, CHUNK + 1, 5 * STEP, 5000])
+@pytest.mark.parametrize("length", [3, 1000, 1024, CHUNK])
+def test_those_that_see_more_have_one_of_them_behind_a_multiple_of_a_step(
+    length: int, past: int, planned: list[tuple[int, int]]
+) -> None:
+    on_cuda(*arrays(length, length + past), scale=0.3, mask="causal")
+    (shape,) = planned
+    assert shape[0] in SIZES
+    assert (shape[1] - shape[0], shape[0] - length - past % STEP >= 0) == (past // STEP * STEP, True)
+
+
+def test_what_was_kept_of_a_prompt_changes_no_bit_of_what_the_rest_finds(nothing_by_hand: None) -> None:
+    queries, keys, values = arrays(300, 300)
+    whole = on_cuda(queries, keys, values, scale=0.3, mask="causal")
+    for kept in (1, 40, 255):
+        rest = on_cuda(queries[:, :, kept:], keys, values, scale=0.3, mask="causal")
+        assert mx.array_equal(rest, whole[:, :, kept:])
 
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
@@ -80,8 +113,18 @@ def test_half_types_stay_what_they_are(dtype: mx.Dtype, past: int) -> None:
     assert mx.allclose(found.astype(mx.float32), exact, atol=3e-2)
 
 
-def test_what_is_too_large_by_hand_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_cuda, "BY_HAND", 100)
+@pytest.mark.parametrize("shown", [35, CHUNK + 35])
+def test_few_scores_need_no_plan(shown: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", None)
+    on_cuda(*arrays(30, shown), scale=0.3, mask="causal")
+
+
+def test_anything_but_a_causal_mask_gets_a_plan_of_its_own_where_there_is_much_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attention_cuda, "BEFORE_A_RARE_PLAN", 100)
     queries, keys, values = arrays(30, 35)
-    found = on_cuda(queries, keys, values, scale=0.3, mask="causal")
-    assert mx.allclose(found, plain(queries, keys, values, scale=0.3, mask="causal"), atol=1e-6)
+    mask = window(30, 35)
+    monkeypatch.setattr(attention_cuda, "_by_hand", None)
+    found = on_cuda(queries, keys, values, scale=0.3, mask=mask)
+    assert mx.allclose(found, plain(queries, keys, values, scale=0.3, mask=mask), atol=1e-6)

@@ -6,12 +6,12 @@ when the next one comes. So cuDNN meets few shapes here:
 
     all that queries see is one chunk long or less    as many queries as keys, filled up to one of SIZES
     they see more                                     one of SIZES behind a multiple of STEP
-    few scores, or anything but a causal mask         by products and a softmax in float32, by blocks of queries
-    so much of that that a plan costs less            a plan of its own
+    they see more, and few of them do                 by products and a softmax in float32, by blocks of queries
+    anything but a causal mask                        the same, or a plan of its own where there is much of it
 
 What fills up is zeros. Behind the last query and the last key a causal mask hides them; before the first query
-stand as many as there are keys that were kept, and what they find is dropped. So a prompt finds the same, to the
-bit, whatever was kept of it.
+stand as many as there are keys that were kept, and what they find is dropped. So where all is one chunk long or
+less, each query finds the same, to the bit, whatever was kept.
 
     B  rows     H  query heads     K  key/value heads     L  queries     S  keys     D  width
 """
@@ -21,16 +21,15 @@ from __future__ import annotations
 import mlx.core as mx
 
 from runner.kernels.attention import Mask, hidden_where_unseen, plain
+from runner.machine.device import PREFILL_CHUNK
 
 SIZES = (128, 256, 384, 512, 768, 1024, 1536, 2048, 2560)  # queries
-CHUNK = (
-    2048  # positions of a chunk at most; plans of as many queries as keys are made before the first request
-)
+CHUNK = PREFILL_CHUNK["cuda"]  # up to it, plans of as many queries as keys are made before the first request
 STEP = 512
 BLOCK = 256  # queries of a block by hand
-# Scores [H,L,S] that are worked out by hand at most. In a model of 32 layers a thousand times 2**20 of them take
-# a second: as long as a plan that is there, as one that may come again, as one that does not (45 ms).
-BY_HAND, BEFORE_A_PLAN, BEFORE_A_RARE_PLAN = 2**22, 2**24, 2**27
+# Scores [H,L,S] that are worked out by hand at most, before a plan that may come again, for 20 ms in a model of 32
+# layers, and before one that hardly ever does: that estimate is from before this was measured.
+BEFORE_A_PLAN, BEFORE_A_RARE_PLAN = 2**23, 2**27
 
 
 def on_cuda(
@@ -48,7 +47,7 @@ def on_cuda(
         return plain(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
     scores = heads * length * shown
     if isinstance(mask, str) and sinks is None and length <= CHUNK:
-        if shown == length or scores > (BY_HAND if shown <= CHUNK else BEFORE_A_PLAN):
+        if shown <= CHUNK or scores > BEFORE_A_PLAN:
             return _filled_up(queries, keys, values, scale)
     elif scores > BEFORE_A_RARE_PLAN:
         return plain(queries, keys, values, scale=scale, mask=mask, sinks=sinks)

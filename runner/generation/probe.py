@@ -63,6 +63,8 @@ def measured(model: Model, held: Memory, agreed: Callable[[bool], bool] = bool) 
     took = f"{time.perf_counter() - started:.3f}s"
     found = {"position": int(position), "pair": int(pair), "row": row, "chunk": whole + ahead, "took": took}
     log.info("Memory probed", extra=found)
+    if ahead:
+        log.info("Long prompts are prepared ahead; a smaller --memory makes it less", extra={"bytes": ahead})
     return Costs(position, pair, row, held.needs(), whole + ahead)
 
 

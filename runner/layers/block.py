@@ -37,20 +37,20 @@ class Block(nn.Module):
 
     def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         x = self.attended(x, span, memory)  # [B,L,E]
-        second_half_of(x)
+        begin_second_half(x)
         return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]
 
     def attended(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         """The first half, [B,L,E] -> [B,L,E]."""
-        first_half_of(x)
+        begin_first_half(x)
         return x + self.self_attn(self.input_layernorm(x), span, memory)
 
 
-def first_half_of(x: mx.array) -> None:
-    """It is about to be made, so a long prompt may wait here."""
+def begin_first_half(x: mx.array) -> None:
+    """Of a block that is given x; a long prompt may wait here (`kernels/pacing.py`)."""
     pacing.about_to_make(x, FIRST_HALF * x.nbytes)
 
 
-def second_half_of(x: mx.array) -> None:
-    """The same of the second half."""
+def begin_second_half(x: mx.array) -> None:
+    """The same of the second half, given x."""
     pacing.about_to_make(x, SECOND_HALF * x.nbytes)

@@ -11,7 +11,7 @@ from runner.cache.base import LayerMemory
 from runner.cache.span import Span
 from runner.config.decoder import DecoderConfig
 from runner.layers import nn
-from runner.layers.block import MLP, first_half_of, second_half_of
+from runner.layers.block import MLP, begin_first_half, begin_second_half
 from runner.layers.gated_delta import GatedDeltaNet
 from runner.layers.norms import ZeroCentredNorm
 
@@ -30,10 +30,10 @@ class LinearBlock(nn.Module):
 
     def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         x = self.attended(x, span, memory)  # [B,L,E]
-        second_half_of(x)
+        begin_second_half(x)
         return x + self.mlp(self.post_attention_layernorm(x))  # [B,L,E]
 
     def attended(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
         """The first half, [B,L,E] -> [B,L,E]."""
-        first_half_of(x)
+        begin_first_half(x)
         return x + self.linear_attn(self.input_layernorm(x), memory.recurrent[self.layer])

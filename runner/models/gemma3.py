@@ -23,7 +23,7 @@ from runner.config.fields import MAX_LAYERS, Config, Fields, shown
 from runner.config.rope import RopeConfig
 from runner.errors import UnsupportedModel
 from runner.layers.attention import Attention
-from runner.layers.block import Block, first_half_of, second_half_of
+from runner.layers.block import Block, begin_first_half, begin_second_half
 from runner.layers.decoder import CausalLM, Decoder, Layer, soft_capped, storages
 from runner.layers.mlp import GeGLU
 from runner.layers.norms import ZeroCentredNorm, whole_weight
@@ -159,10 +159,10 @@ class SandwichBlock(Block):
         self.post_feedforward_layernorm = ZeroCentredNorm(hidden, eps)
 
     def __call__(self, x: mx.array, span: Span, memory: LayerMemory) -> mx.array:
-        first_half_of(x)
+        begin_first_half(x)
         attended = self.self_attn(self.input_layernorm(x), span, memory)  # [B,L,E]
         x = x + self.post_attention_layernorm(attended)  # [B,L,E]
-        second_half_of(x)
+        begin_second_half(x)
         changed = self.mlp(self.pre_feedforward_layernorm(x))  # [B,L,E]
         return x + self.post_feedforward_layernorm(changed)  # [B,L,E]
 

@@ -35,7 +35,7 @@ from runner.cache.span import Span
 from runner.config.decoder import DecoderConfig
 from runner.config.fields import Fields
 from runner.layers import nn
-from runner.layers.block import first_half_of, second_half_of
+from runner.layers.block import begin_first_half, begin_second_half
 from runner.layers.decoder import CausalLM, Decoder, Layer, soft_capped, storages
 from runner.layers.mlp import GeGLU
 from runner.layers.rope import Rope
@@ -126,10 +126,10 @@ class Block(nn.Module):
 
     def __call__(self, x: mx.array, own: mx.array | None, span: Span, memory: LayerMemory) -> mx.array:
         """[B,L,E] and this layer's embeddings [B,L,P], if there are any -> [B,L,E]."""
-        first_half_of(x)
+        begin_first_half(x)
         attended = self.self_attn(self.input_layernorm(x), span, memory)  # [B,L,E]
         x = x + self.post_attention_layernorm(attended)
-        second_half_of(x)
+        begin_second_half(x)
         x = x + self.post_feedforward_layernorm(self.feed(x))
         if own is not None:
             gated = self.mlp.activations.gelu(self.per_layer_input_gate(x)) * own  # [B,L,P]

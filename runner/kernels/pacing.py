@@ -22,11 +22,8 @@ import mlx.core as mx
 from runner.kernels import choice
 from runner.kernels.product import MOST
 
-LEAST_AHEAD, MOST_AHEAD = (
-    1 << 25,
-    3 << 27,
-)  # bytes that are made before somebody waits; twice as many are there
-SHARE = 16  # of what is free
+# Bytes that are made before somebody waits, who then waits for as many before them: a share of what is free.
+LEAST_AHEAD, MOST_AHEAD, SHARE = 1 << 25, 3 << 27, 16
 
 
 class Pace:

@@ -27,7 +27,7 @@ SIZES = (128, 256, 384, 512, 768, 1024, 1536, 2048, 2560)  # queries
 CHUNK = PREFILL_CHUNK["cuda"]  # up to it, plans of as many queries as keys are made before the first request
 STEP = 512
 BLOCK = 256  # queries of a block by hand
-# Scores [H,L,S] that are worked out by hand at most, where a plan may come again (they take some 20 ms in a model
+# Scores [H,L,S] that are worked out by hand at most, where a plan may come again (they take some 10 ms in a model
 # of 32 layers, a plan 45 and more), and where it hardly ever does, which is an estimate.
 BEFORE_A_PLAN, BEFORE_A_RARE_PLAN = 2**23, 2**27
 

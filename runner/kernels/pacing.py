@@ -4,8 +4,8 @@ MLX prepares operations for a GPU of NVIDIA's far ahead of it, and makes room fo
 of 8,192 positions through a model of 8 billion parameters takes 9 GB so, beside its weights and its keys and
 values. So whoever is about to make something large says so, and may wait here until the GPU is near.
 
-How near is a matter of what memory there is: the GPU is never idle if half a gigabyte may be on its way, and with
-less it waits now and then for whoever prepares.
+How near is a matter of what memory there is. On an H200 prompts were as fast with 384 MB as with 512; with less the
+GPU waits now and then for whoever prepares.
 
 Like MLX's own queue this is one for the process: all that is made is arrays of the thread that computes.
 
@@ -27,18 +27,15 @@ LEAST_AHEAD, MOST_AHEAD, SHARE = 1 << 25, 3 << 27, 16
 
 
 class Pace:
-    """Of one forward."""
+    """Of one forward of a long prompt."""
 
-    def __init__(self, positions: int, ahead: int) -> None:
-        self._waits = positions > MOST and choice.prepares_ahead()
+    def __init__(self, ahead: int) -> None:
         self._ahead = ahead
         self._bytes = 0
         self._before: mx.array | None = None
 
     def __call__(self, x: mx.array, nbytes: int) -> None:
         """x: what so many bytes are about to be made of. May wait for an earlier one."""
-        if not self._waits:
-            return
         if self._bytes and self._bytes + nbytes > self._ahead:
             mx.async_eval(x)  # type: ignore[no-untyped-call]  # the stub has no types
             if self._before is not None:
@@ -62,9 +59,9 @@ def allow(free: int) -> int:
 
 @contextlib.contextmanager
 def paced(positions: int) -> Iterator[None]:
-    """Around one forward."""
+    """Around one forward of so many. Few never wait, as in a step that decodes."""
     global _pace
-    _pace = Pace(positions, _ahead)
+    _pace = Pace(_ahead) if positions > MOST and choice.prepares_ahead() else None
     try:
         yield
     finally:
@@ -72,6 +69,6 @@ def paced(positions: int) -> Iterator[None]:
 
 
 def about_to_make(x: mx.array, nbytes: int) -> None:
-    """Of x, in a forward; elsewhere nobody waits."""
+    """So many bytes, of x: a long prompt may wait here. Elsewhere nobody waits."""
     if _pace is not None:
         _pace(x, nbytes)

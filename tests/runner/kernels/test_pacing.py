@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def waited_for(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-def fed(pace: Pace, sizes: list[int]) -> None:
+def fed(pace: Callable[[mx.array, int], None], sizes: list[int]) -> None:
     for number, size in enumerate(sizes):
         pace(mx.full((4,), number, mx.float32), size)
 
@@ -44,19 +45,26 @@ def fed(pace: Pace, sizes: list[int]) -> None:
 def test_whoever_makes_something_waits_for_what_was_begun_before_the_last(
     waited_for: list[float], ahead: int, sizes: list[int], waits: list[float]
 ) -> None:
-    fed(Pace(LONG, ahead), sizes)
+    fed(Pace(ahead), sizes)
     assert waited_for == waits
 
 
-def test_few_positions_never_wait(waited_for: list[float]) -> None:
-    fed(Pace(MOST, 1), [10] * 6)
-    assert not waited_for
+@pytest.mark.parametrize(("positions", "waits"), [(MOST, []), (LONG, [1, 2, 3, 4])])
+def test_few_positions_never_wait(
+    waited_for: list[float], monkeypatch: pytest.MonkeyPatch, positions: int, waits: list[float]
+) -> None:
+    monkeypatch.setattr(pacing, "_ahead", 1)
+    with pacing.paced(positions):
+        fed(pacing.about_to_make, [10] * 6)
+    assert waited_for == waits
 
 
 def test_no_device_but_one_that_makes_room_ahead_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[mx.array] = []
     monkeypatch.setattr(mx, "eval", found.append)
-    fed(Pace(LONG, 1), [10] * 6)
+    monkeypatch.setattr(pacing, "_ahead", 1)
+    with pacing.paced(LONG):
+        fed(pacing.about_to_make, [10] * 6)
     assert not found
 
 
@@ -77,6 +85,7 @@ def test_what_is_prepared_ahead_is_a_share_of_what_is_free(
 def made(monkeypatch: pytest.MonkeyPatch, model: Any, positions: int) -> int:
     """Bytes that one forward says it is about to make."""
     found: list[int] = []
+    monkeypatch.setattr(choice, "prepares_ahead", lambda: True)
     monkeypatch.setattr(Pace, "__call__", lambda self, x, nbytes: found.append(nbytes))
     memory = model.make_memory()
     model(mx.zeros((1, positions), mx.int32), memory.span(positions), memory)

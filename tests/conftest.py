@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from runner import models  # first: importing runner opens a fast BLAS before anything imports mlx
+from runner.machine import memory
 from tests.parts import smollm2 as published
 from tests.parts import tiny
 
@@ -23,6 +25,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("shared")
+
+
+@pytest.fixture
+def nothing_left_over() -> None:
+    """For tests that count bytes: what earlier tests left to be collected is not freed while they count."""
+    gc.collect()
+    memory.release_buffers()
 
 
 @pytest.fixture(scope="session")

@@ -154,6 +154,7 @@ def test_nothing_from_a_file_reaches_the_terminal_as_a_command(show: Any, tmp_pa
     assert "licence         \ufffd[2Jmit\n" in show(folder)
 
 
+@pytest.mark.usefixtures("nothing_left_over")
 def test_no_weights_are_read(big_model: Path) -> None:
     mx.reset_peak_memory()
     assert describe(open_model(str(big_model))).parameters > 2**27

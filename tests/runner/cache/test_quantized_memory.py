@@ -137,11 +137,13 @@ def test_the_log_says_what_is_quantized_and_what_stays(
     assert make().offset == 0
 
 
+@pytest.mark.usefixtures("nothing_left_over")
 @pytest.mark.parametrize("length", [256, 512, 1024])
 def test_a_prompt_takes_less_memory_at_its_peak_at_every_length(length: int) -> None:
     config = tiny.CONFIG | CONFIGS["plain"] | {"num_hidden_layers": 8, "max_position_embeddings": 8192}
     made = models.build(config)
     made.load_weights(list(made.rename(tiny.weights(config)).items()))
+    mx.eval(made.parameters())
     peaks = []
     for kv_type in ("f16", *TYPES):
         memory = memories(made, kv_type)[1]()

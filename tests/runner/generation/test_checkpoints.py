@@ -93,6 +93,7 @@ def test_checkpoints_stay_within_their_bound_however_long_a_chat_grows(kind: typ
         assert len(points) == 1 or memory.kept_bytes <= 0.5 * (memory.nbytes - memory.kept_bytes)
 
 
+@pytest.mark.usefixtures("nothing_left_over")
 @pytest.mark.parametrize("kind", ["rotating", "shared"])
 def test_a_slot_with_checkpoints_holds_what_it_says_and_nothing_behind_it(kind: str) -> None:
     """No buffer that a copy was made from, and no graph that was never computed."""

@@ -81,6 +81,7 @@ def test_a_ring_that_grows_forgets_what_one_of_full_size_forgets(
     assert ids(history.counts) == [kept[token] for token in range(VOCABULARY)]
 
 
+@pytest.mark.usefixtures("nothing_left_over")
 @pytest.mark.parametrize("name", CASES)
 def test_a_context_of_two_thousand_million_tokens_costs_nothing(name: str) -> None:
     """No table, ring or mask has its size: not in a layer, not in a cache, not for penalties on all of it."""

@@ -23,6 +23,7 @@ def slow(slow_model: Path) -> LoadedModel:
     return loaded(slow_model)
 
 
+@pytest.mark.usefixtures("nothing_left_over")
 @pytest.mark.parametrize(("fed", "seen"), [(64, 64), (256, 256), (64, 1024), (256, 1280)])
 def test_a_chunk_takes_no_more_than_was_foretold_nor_much_less(
     slow: LoadedModel, fed: int, seen: int

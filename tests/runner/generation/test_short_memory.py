@@ -4,10 +4,8 @@ that was taken is given back.
 
 from __future__ import annotations
 
-import gc
 import random
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import mlx.core as mx
@@ -25,6 +23,8 @@ from runner.types import Done, Failed, GenerateRequest
 from tests.parts import tiny
 from tests.parts.fakes import request, tokenizer
 from tests.parts.models import loaded as load
+
+pytestmark = pytest.mark.usefixtures("nothing_left_over")
 
 CHUNK = 256
 MIB = 2**20
@@ -47,15 +47,6 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return replace(
         load(tiny.write(tmp_path_factory.mktemp("models") / "wide", **WIDE)), tokenizer=tokenizer()
     )
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_over() -> Iterator[None]:
-    """What other tests hold is not ours to count."""
-    gc.collect()
-    memory.release_buffers()
-    yield
-    memory.release_buffers()
 
 
 class Queue:

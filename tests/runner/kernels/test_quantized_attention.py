@@ -96,6 +96,7 @@ def test_it_has_the_type_of_its_queries(form: str, bits: int) -> None:
     assert mx.allclose(found, plain(queries, floats, floats, scale=0.2, mask="causal"), atol=0.03)
 
 
+@pytest.mark.usefixtures("nothing_left_over")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("length", [1, 2 * QUERIES])
 def test_what_it_takes_does_not_grow_with_what_it_looks_at(form: str, length: int) -> None:

@@ -214,6 +214,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return made
 
 
+@pytest.mark.usefixtures("nothing_left_over")
 @pytest.mark.parametrize("way", ["dense", "packed", "halves stay halves"])
 def test_a_load_takes_little_more_than_the_model(
     folder: Path, way: str, monkeypatch: pytest.MonkeyPatch
@@ -224,7 +225,6 @@ def test_a_load_takes_little_more_than_the_model(
         monkeypatch.setattr(memory, "budget", lambda: 2**40)
         monkeypatch.setattr(memory, "free", lambda: 0)
     files = open_model(str(folder))
-    mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     loaded = load(files, lambda share: None, packed=way == "packed")

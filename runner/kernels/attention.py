@@ -2,7 +2,10 @@
 
 On a CPU MLX makes it of products and a softmax, and a causal mask anew in each layer. Here it goes by blocks of
 queries, each over the keys that one of its queries sees, so that scores stay in the processor's cache and fewer are
-worked out; exponentials are powers of 2. H query heads share K heads of keys and values:
+worked out; exponentials are powers of 2. A query by itself goes head by head: products of one row are computed by
+one thread, where those of a few are shared out among MKL's threads, which takes as long and keeps all cores busy.
+
+H query heads share K heads of keys and values:
 
     B  rows     L  queries     S  keys     D  width     G  H/K * L, the queries of one key/value head
 """
@@ -19,6 +22,7 @@ Mask = mx.array | str | None
 """What `mx.fast.scaled_dot_product_attention` takes: "causal", an array, or None for no mask."""
 
 BLOCK = 64  # queries; 32 and 128 were as fast, 16 and 256 slower
+ALONE_TO = 2048  # keys; behind more of them it pays to read them once for all heads that share them
 
 
 class Attention(Protocol):
@@ -87,7 +91,8 @@ def _attend(
     """One block. queries: in units of powers of 2. bias: [L,S]."""
     batch, heads, length, width = queries.shape
     shared, shown = keys.shape[1], keys.shape[2]
-    scores = queries.reshape(batch, shared, -1, width) @ keys.swapaxes(-1, -2)  # [B,K,G,S]
+    alone = length == 1 and shown <= ALONE_TO
+    scores = _products(queries.reshape(batch, shared, -1, width), keys.swapaxes(-1, -2), alone)  # [B,K,G,S]
     if bias is not None:
         scores = (scores.reshape(batch, heads, length, shown) + bias).reshape(scores.shape)
     highest = scores.max(axis=-1, keepdims=True)  # [B,K,G,1]
@@ -98,4 +103,9 @@ def _attend(
     total = weights.sum(axis=-1, keepdims=True)  # [B,K,G,1]
     if sinks is not None:
         total = total + two_to(logits - highest)
-    return (weights @ values / total).reshape(batch, heads, length, -1)
+    return (_products(weights, values, alone) / total).reshape(batch, heads, length, -1)
+
+
+def _products(rows: mx.array, matrices: mx.array, alone: bool) -> mx.array:
+    """[B,K,G,X] and [B,K,X,Y] -> [B,K,G,Y]. alone: row by row."""
+    return (rows[..., None, :] @ matrices[:, :, None])[..., 0, :] if alone else rows @ matrices

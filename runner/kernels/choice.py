@@ -8,8 +8,8 @@ from __future__ import annotations
 import mlx.core as mx
 
 from runner.kernels import attention as one_row
-from runner.kernels import choosing as choosings
 from runner.kernels import (
+    by_inputs,
     choosing_cuda,
     compiled,
     delta_chunks_cuda,
@@ -17,6 +17,7 @@ from runner.kernels import (
     experts_cuda,
     seam_cuda,
 )
+from runner.kernels import choosing as choosings
 from runner.kernels import rotation as rotations
 from runner.kernels.activations import CPU, PLAIN, Activations
 from runner.kernels.attention import Attention
@@ -94,6 +95,11 @@ def rotation(turning: Turning) -> Rotation:
 def prepares_ahead() -> bool:
     """Whether MLX makes room for operations long before the device comes to them."""
     return device.kind() == "cuda"
+
+
+def lies_by_inputs(weight: mx.array) -> bool:
+    """Whether a float weight [N,W] is better kept input by input."""
+    return device.kind() == "cpu" and by_inputs.suits(weight) and by_inputs.is_faster()
 
 
 def in_order_from() -> int:

@@ -1,8 +1,9 @@
 """Rotary positions: the pairs of a head's first numbers are turned by angles that grow with the position.
 
 On a CPU MLX's rotation is a chain of some fifteen operations, angles, cosines and sines among them, in every layer
-for queries and keys. Here cosines and sines are made once a forward, and a number's partner comes by a product with
-a matrix of 0, 1 and -1. Unless there is a magnitude, not one bit of the result differs.
+for queries and keys. Here cosines and sines are made once a forward. A number's partner comes by a product with a
+matrix of 0 and 1, or, where there is one position, by slices: a product of a few rows is shared out among a BLAS's
+threads, which then keep all cores busy. Unless there is a magnitude, not one bit of the result differs.
 
     B  rows     H  heads     L  positions     D  width of a head
 """
@@ -73,12 +74,13 @@ class Plain:
 
 
 class OnCpu:
-    """x * cosine + partner * sine."""
+    """x * cosine + partner * sine, where a pair's first sine is a negative one."""
 
     def __init__(self, turning: Turning) -> None:
         self._turning = turning
         self._plain = Plain(turning)
         self._partners = mx.array(_partners(turning), mx.float32)  # [D,D]
+        self._signs = mx.array(_signs(turning), mx.float32)  # [D]
         self._speeds = speeds(turning)
         mx.eval(self._speeds)  # or only the thread that loads a model could use it
 
@@ -88,13 +90,14 @@ class OnCpu:
         positions = (starts.reshape(-1, 1, 1) + mx.arange(length)).astype(mx.float32)  # [B,1,L]
         angles = (positions * turning.scale)[..., None] * self._speeds  # [B,1,L,dims/2]
         cosines = self._spread(turning.magnitude * mx.cos(angles), 1.0)
-        return starts, cosines, self._spread(turning.magnitude * mx.sin(angles), 0.0)
+        return starts, cosines, self._spread(turning.magnitude * mx.sin(angles), 0.0) * self._signs
 
     def __call__(self, x: mx.array, positions: Positions) -> mx.array:
         if x.dtype != mx.float32:
             return self._plain(x, positions)
         _, cosines, sines = positions
-        return x * cosines + (x @ self._partners) * sines
+        partners = _swapped(x, self._turning) if x.shape[2] == 1 else x @ self._partners
+        return x * cosines + partners * sines
 
     def _spread(self, pairs: mx.array, rest: float) -> mx.array:
         """Of each pair [..,dims/2] -> of each number of a head [..,D]. rest: of what is not rotated."""
@@ -116,10 +119,34 @@ def speeds(turning: Turning) -> mx.array:
 
 
 def _partners(turning: Turning) -> list[list[float]]:
-    """The matrix that puts -b in the place of a and a in the place of b for each pair (a, b), else nothing."""
-    half = turning.dims // 2
+    """The matrix that puts b in the place of a and a in the place of b for each pair (a, b), else nothing."""
     matrix = [[0.0] * turning.width for _ in range(turning.width)]
-    for pair in range(half):
-        a, b = (2 * pair, 2 * pair + 1) if turning.traditional else (pair, pair + half)
-        matrix[b][a], matrix[a][b] = -1.0, 1.0
+    for a, b in _pairs(turning):
+        matrix[b][a] = matrix[a][b] = 1.0
     return matrix
+
+
+def _signs(turning: Turning) -> list[float]:
+    """-1 for the first of each pair, else 1."""
+    first = {a for a, _ in _pairs(turning)}
+    return [-1.0 if place in first else 1.0 for place in range(turning.width)]
+
+
+def _pairs(turning: Turning) -> list[tuple[int, int]]:
+    half = turning.dims // 2
+    if turning.traditional:
+        return [(2 * pair, 2 * pair + 1) for pair in range(half)]
+    return [(pair, pair + half) for pair in range(half)]
+
+
+def _swapped(x: mx.array, turning: Turning) -> mx.array:
+    """The same as the product with `_partners`, but for what is not rotated: that stays."""
+    half, dims = turning.dims // 2, turning.dims
+    if turning.traditional:
+        pairs = x[..., :dims].reshape(*x.shape[:-1], half, 2)
+        parts = [pairs[..., ::-1].flatten(-2)]
+    else:
+        parts = [x[..., half:dims], x[..., :half]]
+    if dims < turning.width:
+        parts.append(x[..., dims:])
+    return mx.concatenate(parts, axis=-1)

@@ -21,6 +21,7 @@ from runner.errors import BadModelFiles
 from runner.layers import nn
 from runner.layers.fused import fuse
 from runner.layers.joined import join
+from runner.layers.laying import lay_head, lay_layers
 from runner.layers.packed import has_kernel, replace
 from runner.loading.policy import Decision, packed_or_dense
 from runner.machine import device
@@ -60,9 +61,13 @@ def converted(
     return ready | _packed_or_dequantized(matrices, dtypes, packed)
 
 
-def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+def parameters(model: Model) -> dict[str, mx.array]:
     flat: Any = tree_flatten(model.parameters())
-    return {name: parameter.shape for name, parameter in flat}
+    return dict(flat)
+
+
+def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    return {name: parameter.shape for name, parameter in parameters(model).items()}
 
 
 def join_layers(model: Model) -> None:
@@ -75,6 +80,21 @@ def fuse_layers(model: Model) -> None:
     blocks = fuse(_module(model))
     if blocks:
         log.info("Blocks fused", extra={"blocks": blocks})
+
+
+def lay_head_weight(model: Model) -> dict[str, mx.array]:
+    """Let the head, which is not evaluated, lie as the device reads it fastest (`layers/laying.py`); all weights of
+    the model then.
+    """
+    lay_head(_module(model))
+    return parameters(model)
+
+
+def lay_weights(model: Model) -> None:
+    """The same for all others, once they are evaluated and joined."""
+    weights = lay_layers(_module(model))
+    if weights:
+        log.info("Weights lie by inputs", extra={"weights": weights})
 
 
 def _dense_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: mx.Dtype) -> int:

@@ -17,7 +17,14 @@ from runner import models
 from runner.cache.slots import Slots
 from runner.errors import BadModelFiles, ModelTooLarge, explain
 from runner.grammar.compiler import Grammars
-from runner.loading.conversion import converted, fuse_layers, join_layers, parameter_shapes
+from runner.loading.conversion import (
+    converted,
+    fuse_layers,
+    join_layers,
+    lay_head_weight,
+    lay_weights,
+    parameter_shapes,
+)
 from runner.loading.evaluation import Progress, evaluate
 from runner.loading.kv_types import memories
 from runner.loading.loaded_model import LoadedModel
@@ -72,11 +79,13 @@ def load(
     _assign(model, weights)
     if group is not None:
         weights = divide(model, weights, group, models.architecture(files.config))
+    weights = lay_head_weight(model)
     _evaluate(weights, progress, parts)
     tensors, size = len(weights), sum(array.nbytes for array in weights.values())
     weights.clear()  # nobody else may hold what is joined
     join_layers(model)
     fuse_layers(model)
+    lay_weights(model)
     # Layers begin with random numbers, whose keys are a chain that each load lengthens.
     mx.eval(mx.random.state)
     memory.release_buffers()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.kernels.attention import BLOCK, Mask, on_cpu, plain
+from runner.kernels.attention import ALONE_TO, BLOCK, Mask, on_cpu, plain
 
 KINDS = ("none", "causal", "window")
 
@@ -69,6 +69,15 @@ def test_half_types_get_the_plain_attention(dtype: mx.Dtype) -> None:
     queries, keys, values = (each.astype(dtype) for each in arrays(1, 4, 2, 70, 90, 16))
     ours = on_cpu(queries, keys, values, scale=0.3, mask="causal")
     assert mx.array_equal(ours, plain(queries, keys, values, scale=0.3, mask="causal"))
+
+
+@pytest.mark.parametrize("shown", [ALONE_TO, ALONE_TO + 1])
+@pytest.mark.parametrize("with_sinks", [True, False])
+def test_a_query_by_itself_finds_the_same_behind_few_keys_and_many(shown: int, with_sinks: bool) -> None:
+    queries, keys, values = arrays(2, 6, 2, 1, shown, 16)
+    sinks = mx.linspace(-3, 3, 6) if with_sinks else None
+    ours = on_cpu(queries, keys, values, scale=0.3, sinks=sinks)
+    assert mx.allclose(ours, plain(queries, keys, values, scale=0.3, sinks=sinks), rtol=1e-4, atol=1e-5)
 
 
 def test_keys_and_values_may_be_slices_of_larger_buffers() -> None:

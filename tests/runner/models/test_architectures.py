@@ -15,7 +15,9 @@ import pytest
 from runner.cache.base import Storage
 from runner.cache.company import Company
 from runner.cache.packed import Packed
+from runner.kernels import choice
 from runner.kernels.rows_attention import PLAIN, AtOnce
+from runner.loading.conversion import lay_head_weight, lay_weights
 from runner.models import ARCHITECTURES
 from runner.models.base import Model
 from tests.parts.architectures import CASES
@@ -66,6 +68,20 @@ def test_decoding_gives_the_logits_of_mlx_lm(name: str) -> None:
     parts = [conversation.feed(TOKENS[:5]), conversation.feed(TOKENS[5:30], (1,))]
     parts += [conversation.feed(TOKENS[30:60]), conversation.feed(TOKENS[60:], (1,))]
     assert difference(mx.concatenate(parts), expected(name)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_weights_that_lie_by_inputs_give_the_logits_of_mlx_lm(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever that can be done: no model here is large enough for it to pay."""
+    monkeypatch.setattr(choice, "lies_by_inputs", lambda weight: weight.ndim == 2)
+    model = made(CASES[name], pair(name)[1].checkpoint())
+    lay_head_weight(model)
+    lay_weights(model)
+    conversation = Conversation(model)
+    parts = [conversation.feed(TOKENS[:30]), conversation.feed(TOKENS[30:36], (1,))]
+    assert difference(mx.concatenate(parts), expected(name)[:36]) < TOLERANCE
 
 
 @pytest.mark.parametrize("at_once", [None, PLAIN])

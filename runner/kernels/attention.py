@@ -22,7 +22,7 @@ Mask = mx.array | str | None
 """What `mx.fast.scaled_dot_product_attention` takes: "causal", an array, or None for no mask."""
 
 BLOCK = 64  # queries; 32 and 128 were as fast, 16 and 256 slower
-ALONE_TO = 2048  # keys; behind more of them it pays to read them once for all heads that share them
+ALONE_TO = 1024  # keys; behind more of them it pays to read them once for all heads that share them
 
 
 class Attention(Protocol):

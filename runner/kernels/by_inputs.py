@@ -20,9 +20,9 @@ import mlx.core as mx
 LEAST = 1 << 18  # numbers; smaller weights stay in the processor's cache, where both ways are as fast
 MOST_INPUTS = 1024  # from 2,048 on both ways are as fast
 BLOCK = 128  # outputs
-TRIED = (8192, 576)
+TRIED = (8192, 576)  # 19 MB, which come from the memory
 ROUNDS = 5
-PAYS = 1.15
+PAYS = 1.15  # times as fast; 1.5 to 2 were seen, or less than 1
 
 
 def suits(weight: mx.array) -> bool:

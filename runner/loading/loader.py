@@ -78,7 +78,7 @@ def load(
     weights = converted(model, model.rename(weights), declared, common, keep_packed=packed, parts=parts)
     _assign(model, weights)
     if group is not None:
-        weights = divide(model, weights, group, models.architecture(files.config))
+        divide(model, weights, group, models.architecture(files.config))
     weights = lay_head_weight(model)
     _evaluate(weights, progress, parts)
     tensors, size = len(weights), sum(array.nbytes for array in weights.values())
